@@ -1,0 +1,162 @@
+"""hostkit: plugins that run in-process or isolated, behind one contract.
+
+Everything below is imported on first use (PEP 562): a plugin author's ``from hostkit import Plugin`` loads the standard
+library only, in the host and in every worker.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._config import HostConfig as HostConfig
+    from ._config import PluginConfig as PluginConfig
+    from ._contract import ExecutionContext as ExecutionContext
+    from ._contract import HealthStatus as HealthStatus
+    from ._contract import Plugin as Plugin
+    from ._contract import PluginInfo as PluginInfo
+    from ._contract import Status as Status
+    from ._contract import hookimpl as hookimpl
+    from ._errors import Busy as Busy
+    from ._errors import CallCancelled as CallCancelled
+    from ._errors import CallError as CallError
+    from ._errors import CallTimeout as CallTimeout
+    from ._errors import CircuitOpen as CircuitOpen
+    from ._errors import ConfigError as ConfigError
+    from ._errors import CpuExceeded as CpuExceeded
+    from ._errors import Draining as Draining
+    from ._errors import DuplicatePlugin as DuplicatePlugin
+    from ._errors import HostForkedError as HostForkedError
+    from ._errors import HostkitError as HostkitError
+    from ._errors import IntegrityError as IntegrityError
+    from ._errors import InvalidRequest as InvalidRequest
+    from ._errors import InvalidResponse as InvalidResponse
+    from ._errors import ManifestError as ManifestError
+    from ._errors import MemoryExceeded as MemoryExceeded
+    from ._errors import PluginClosed as PluginClosed
+    from ._errors import PluginFailed as PluginFailed
+    from ._errors import PluginLoadError as PluginLoadError
+    from ._errors import PluginNotFound as PluginNotFound
+    from ._errors import ProtocolError as ProtocolError
+    from ._errors import RateLimited as RateLimited
+    from ._errors import Rejected as Rejected
+    from ._errors import RequirementError as RequirementError
+    from ._errors import RetryableError as RetryableError
+    from ._errors import SandboxUnavailable as SandboxUnavailable
+    from ._errors import SandboxViolation as SandboxViolation
+    from ._errors import WorkerCrashed as WorkerCrashed
+    from ._errors import WorkerExited as WorkerExited
+    from ._errors import WorkerHung as WorkerHung
+    from ._errors import WorkerKilled as WorkerKilled
+    from ._errors import WorkerLost as WorkerLost
+    from ._handle import PluginHandle as PluginHandle
+    from ._hooks import hookspec as hookspec
+    from ._host import Host as Host
+    from ._manifest import Manifest as Manifest
+    from ._spec import PluginSpec as PluginSpec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "_config": ("HostConfig", "PluginConfig"),
+    "_contract": ("ExecutionContext", "HealthStatus", "Plugin", "PluginInfo", "Status", "hookimpl"),
+    "_errors": (
+        "Busy",
+        "CallCancelled",
+        "CallError",
+        "CallTimeout",
+        "CircuitOpen",
+        "ConfigError",
+        "CpuExceeded",
+        "Draining",
+        "DuplicatePlugin",
+        "HostForkedError",
+        "HostkitError",
+        "IntegrityError",
+        "InvalidRequest",
+        "InvalidResponse",
+        "ManifestError",
+        "MemoryExceeded",
+        "PluginClosed",
+        "PluginFailed",
+        "PluginLoadError",
+        "PluginNotFound",
+        "ProtocolError",
+        "RateLimited",
+        "Rejected",
+        "RequirementError",
+        "RetryableError",
+        "SandboxUnavailable",
+        "SandboxViolation",
+        "WorkerCrashed",
+        "WorkerExited",
+        "WorkerHung",
+        "WorkerKilled",
+        "WorkerLost",
+    ),
+    "_handle": ("PluginHandle",),
+    "_hooks": ("hookspec",),
+    "_host": ("Host",),
+    "_manifest": ("Manifest",),
+    "_spec": ("PluginSpec",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Busy",
+    "CallCancelled",
+    "CallError",
+    "CallTimeout",
+    "CircuitOpen",
+    "ConfigError",
+    "CpuExceeded",
+    "Draining",
+    "DuplicatePlugin",
+    "ExecutionContext",
+    "HealthStatus",
+    "Host",
+    "HostConfig",
+    "HostForkedError",
+    "HostkitError",
+    "IntegrityError",
+    "InvalidRequest",
+    "InvalidResponse",
+    "Manifest",
+    "ManifestError",
+    "MemoryExceeded",
+    "Plugin",
+    "PluginClosed",
+    "PluginConfig",
+    "PluginFailed",
+    "PluginHandle",
+    "PluginInfo",
+    "PluginLoadError",
+    "PluginNotFound",
+    "PluginSpec",
+    "ProtocolError",
+    "RateLimited",
+    "Rejected",
+    "RequirementError",
+    "RetryableError",
+    "SandboxUnavailable",
+    "SandboxViolation",
+    "Status",
+    "WorkerCrashed",
+    "WorkerExited",
+    "WorkerHung",
+    "WorkerKilled",
+    "WorkerLost",
+    "hookimpl",
+    "hookspec",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = __import__(f"{__name__}.{home}", fromlist=[name])
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> "list[str]":
+    return [*__all__, "__version__"]

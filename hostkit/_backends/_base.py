@@ -1,0 +1,109 @@
+"""What a place where a plugin runs can do; the Host knows backends by this contract alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._contract import Caller, ExecutionContext, HealthStatus
+from .._deadline import Deadline
+from .._monitor import Monitor
+from .._shape import Shape
+
+if TYPE_CHECKING:
+    from .._hooks import Crossing
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
+
+    Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
+    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set.
+    """
+
+    workers: int = 1
+    concurrency: int | None = None
+    start_timeout: float = 30.0
+    close_timeout: float = 5.0
+    cancel_grace: float = 1.0
+    heartbeat: float = 5.0
+    heartbeat_misses: int = 3
+    restarts: int = 3
+    restart_window: float = 300.0
+    max_message: int = 64 * 1024 * 1024
+    limits: Mapping[str, float] | None = None
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty."""
+
+    name: str
+    entry_point: str
+    config: Mapping[str, Any]
+    settings: Settings
+    caller: Caller
+    monitor: Monitor
+    directory: Path | None = None
+    target: object | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedHook:
+    """One hook that a plugin implements: its arguments in order, pluggy's options, the implementing function's name."""
+
+    name: str
+    arguments: tuple[str, ...]
+    options: Mapping[str, Any]
+    function: str
+
+
+class Backend(Protocol):
+    """A place where one plugin runs. Thread-safe. Each method raises the errors of ``_errors``, and nothing else but what a
+    real Ctrl-C or a cancelled task raises."""
+
+    @property
+    def kind(self) -> str:
+        """Return what ``execute`` is: call, coroutine, generator, async generator or hooks only."""
+        ...
+
+    @property
+    def hooks(self) -> Mapping[str, OfferedHook]:
+        """Return the hooks that the plugin implements, by name."""
+        ...
+
+    def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:  # Any: as the shape says
+        """Answer one call."""
+        ...
+
+    async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
+        """Answer one call without blocking the running event loop."""
+        ...
+
+    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
+        """Answer one call item by item; closing the iterator gives the call up."""
+        ...
+
+    def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
+        """Answer one call item by item without blocking the running event loop."""
+        ...
+
+    def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
+        """Call one hook implementation."""
+        ...
+
+    def health(self, deadline: Deadline) -> HealthStatus:
+        """Ask the plugin how it is doing, beside the calls that run."""
+        ...
+
+    def info(self, deadline: Deadline) -> Mapping[str, Any]:
+        """Ask the plugin what it says of itself; empty where it says nothing."""
+        ...
+
+    def close(self, deadline: Deadline) -> None:
+        """Let the plugin go and release everything, whatever happens. Idempotent."""
+        ...

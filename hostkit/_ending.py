@@ -1,0 +1,89 @@
+"""From a worker's death to the typed error of whoever waited for it."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import (
+    CallTimeout,
+    CpuExceeded,
+    MemoryExceeded,
+    PluginClosed,
+    ProtocolError,
+    SandboxViolation,
+    WorkerCrashed,
+    WorkerExited,
+    WorkerHung,
+    WorkerKilled,
+    WorkerLost,
+)
+
+# A fatal signal that the process brought on itself; any other one was sent by somebody.
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why the host itself ended a worker: recorded before the signal is sent, so it goes before what the status says."""
+
+    error: type[WorkerLost] | type[CallTimeout] | type[PluginClosed]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended. ``code`` is its exit status, negative for a signal; ``peak`` its largest resident size in bytes."""
+
+    code: int
+    reason: Reason | None
+    stderr_tail: str
+    fault_dump: str
+    peak: int
+    memory_limit: int | None
+
+    @property
+    def own_doing(self) -> bool:
+        """Whether it ended without the host's wish: what a restart budget counts."""
+        return self.reason is None or issubclass(self.reason.error, (ProtocolError, WorkerHung))
+
+    def error(self, *, plugin: str, request_id: str = "", phase: str = "execute") -> Any:  # Any: a CallError
+        """Return what to raise for a call, or a start, that this death cut off."""
+        kind, text, extra = self._classified()
+        where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase, **extra}
+        if issubclass(kind, WorkerLost):
+            where.update(
+                exit_code=self.code if self.code >= 0 else None,
+                signal=-self.code if self.code < 0 else None,
+                stderr_tail=self.stderr_tail,
+                fault_dump=self.fault_dump,
+            )
+        while_ = {"execute": "while it ran a call", "start": "while it started"}.get(phase, f"in {phase}")
+        error = kind(f"plugin {plugin!r}: {text} {while_}{self._last_words()}", **where)
+        for name, shown in (("fault dump", self.fault_dump), ("last words on stderr", self.stderr_tail)):
+            if shown:
+                error.add_note(f"\n--- {name} of the worker ---\n{shown.rstrip()}")
+        return error
+
+    def _classified(self) -> tuple[type[Any], str, dict[str, Any]]:
+        if self.reason is not None:
+            return self.reason.error, self.reason.text, {}
+        if self.code >= 0:
+            return WorkerExited, f"its worker exited with status {self.code}", {}
+        number = -self.code
+        name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+        if number == signal.SIGXCPU:
+            return CpuExceeded, "its worker used up its CPU seconds (max_cpu_seconds)", {}
+        if number == signal.SIGSYS:
+            return SandboxViolation, "its worker made a system call that it may not make (SIGSYS)", {}
+        if number in _CRASHES:
+            return WorkerCrashed, f"its worker crashed with {name}", {}
+        if number == signal.SIGKILL and self.memory_limit is not None and self.peak >= 0.8 * self.memory_limit:
+            words = f"its worker was killed at {self.peak >> 20} of {self.memory_limit >> 20} MB"
+            return MemoryExceeded, words, {"evidence": "probable"}
+        return WorkerKilled, f"its worker was killed from outside by {name}", {}
+
+    def _last_words(self) -> str:
+        lines = self.stderr_tail.rstrip().rsplit("\n", 1)
+        return f"; it last said: {lines[-1][-200:]!r}" if lines[-1] else ""

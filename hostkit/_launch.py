@@ -1,0 +1,162 @@
+"""Start a worker: a ``multiprocess`` process whose launch executes a clean interpreter.
+
+``is_alive``, ``exitcode``, ``sentinel``, ``join``, ``terminate``, ``kill`` and ``multiprocess.active_children()`` all hold. Unlike
+spawn, the child gets its own session, an allow-list environment, only the descriptors it needs, and neither the host's argv,
+authkey, main module nor anything pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multiprocess.process import BaseProcess
+
+from . import _worker
+
+# What a program needs to find its way, its language and its clock. Everything else of the host's environment stays there.
+_ALLOWED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
+_THREAD_COUNTS = ("MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+# Module level, because multiprocess's own bookkeeping of children is, too, and not thread-safe.
+_starting = threading.Lock()
+
+
+class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no types
+    """One worker's process. ``fds`` are what it inherits, ``streams`` its stdout and stderr."""
+
+    _start_method = "hostkit"
+
+    def __init__(
+        self, name: str, *, control: int, fds: Sequence[int], streams: tuple[int, int], environment: Mapping[str, str]
+    ) -> None:
+        super().__init__(name=f"hostkit-worker-{name}", daemon=True)
+        self.control = control
+        self.fds = fds
+        self.streams = streams
+        self.environment = environment
+
+    def start(self) -> None:
+        """Execute the interpreter. Raises ``OSError`` where the system can't."""
+        with _starting:
+            super().start()
+
+    def _Popen(self, process: WorkerProcess) -> Popen:  # noqa: N802 - the name that BaseProcess calls
+        return Popen(process)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a worker's process belongs to the host that started it")
+
+
+class Popen:
+    """What ``BaseProcess`` asks of its popen object. Thread-safe."""
+
+    method = "hostkit"
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self.returncode: int | None = None
+        self.usage: Any = None  # a resource.struct_rusage once it has ended
+        self._owner = os.getpid()
+        self._lock = threading.Lock()  # guards returncode and the one wait4
+        started = subprocess.Popen(
+            _command(process.control),
+            stdin=subprocess.DEVNULL,
+            stdout=process.streams[0],
+            stderr=process.streams[1],
+            pass_fds=process.fds,
+            env=dict(process.environment),
+            start_new_session=True,
+        )
+        self.pid = started.pid
+        started.returncode = 0  # wait4 below reaps it: subprocess must neither wait nor warn
+        self.sentinel = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit status, negative for a signal, or None while the process lives."""
+        if self.returncode is None and self._owner == os.getpid():
+            with self._lock:
+                if self.returncode is None:
+                    self._reap(flag)
+        return self.returncode
+
+    def _reap(self, flag: int) -> None:
+        try:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | flag) is None:
+                return
+            # While it is still a zombie its process group can't be anybody else's.
+            self._signal_group(signal.SIGKILL)
+            _, status, self.usage = os.wait4(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            # The application ignores SIGCHLD or waits for any child: how this one ended is lost.
+            self.returncode = 255
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for the end and return the exit status, or None where it hasn't come in time."""
+        if self._owner != os.getpid():
+            return None
+        if self.returncode is None and self.sentinel >= 0:
+            poller = select.poll()
+            poller.register(self.sentinel, select.POLLIN)
+            poller.poll(None if timeout is None else max(0, int(timeout * 1000)))
+            return self.poll()
+        deadline = time.monotonic() + (timeout if timeout is not None else 1e9)
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)  # no pidfd on this system, and no other way to wait with a limit
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask the whole process group to end."""
+        self._to_group(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the whole process group."""
+        self._to_group(signal.SIGKILL)
+
+    def _to_group(self, number: int) -> None:
+        if self._owner == os.getpid():
+            with self._lock:
+                if self.returncode is None:
+                    self._signal_group(number)
+
+    def _signal_group(self, number: int) -> None:
+        for send in (os.killpg, os.kill):
+            try:
+                send(self.pid, number)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def close(self) -> None:
+        """Release the sentinel. Idempotent."""
+        sentinel, self.sentinel = self.sentinel, -1
+        if sentinel >= 0:
+            os.close(sentinel)
+
+
+def environment(passed: Sequence[str], cores: int | None) -> dict[str, str]:
+    """Return what a worker gets to see of this process's environment: the allow-list, the locale, and ``passed``."""
+    names = {*_ALLOWED, *passed, *(name for name in os.environ if name.startswith("LC_"))}
+    found = {name: os.environ[name] for name in sorted(names) if name in os.environ}
+    # pydantic looks for plugins of its own in every distribution at the first model: 10 to 30 ms for nothing.
+    found.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    if cores is not None:
+        found.update({name: str(cores) for name in _THREAD_COUNTS if name not in passed})
+    return found
+
+
+def _command(control: int) -> list[str]:
+    flags = ["-I", "-S"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    if sys.flags.optimize:
+        flags.append("-" + "O" * sys.flags.optimize)
+    flags += ["-X", f"utf8={sys.flags.utf8_mode}"]
+    worker = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
+    return [sys.executable, *flags, worker, str(control)]

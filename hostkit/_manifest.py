@@ -1,0 +1,193 @@
+"""What a plugin declares of itself in ``plugin.json``, ``plugin.toml`` or ``plugin.yaml``: a request, never a grant.
+
+Every field here is enforced, shown, or refused with a sentence. What a later hostkit will enforce is refused by this one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+
+from ._errors import ManifestError
+from ._fields import Count, Duration, Model, Resources, all_fields, sentences
+
+Text = Annotated[str, Field(max_length=4096)]
+
+_ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def checked_name(name: str) -> str:
+    """Return a plugin's name, or raise ``ValueError`` that says what is wrong with it."""
+    if not name or len(name) > 128:
+        raise ValueError("a plugin's name has 1 to 128 characters")
+    if any(unicodedata.category(letter)[0] in "CZ" or letter in "/\\:" for letter in name) or name.startswith("."):
+        raise ValueError(f"{name!r} is no name for a plugin: no control characters, spaces, path separators or leading dots")
+    return name
+
+
+def _version(text: str) -> str:
+    try:
+        Version(text)
+    except InvalidVersion as error:
+        raise ValueError("expected a version as in PEP 440, like 1.2.0") from error
+    return text
+
+
+def _specifier(text: str) -> str:
+    try:
+        # A bare version is the smallest one, as min_go_version was in the manifests that this one follows.
+        return str(SpecifierSet(text if not text[:1].isdigit() else f">={text}"))
+    except InvalidSpecifier as error:
+        raise ValueError("expected a version range as in PEP 440, like >=3.11") from error
+
+
+def _requirement(text: str) -> str:
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"expected a plugin's name with an optional version range, like logging-service>=1.2: {error}") from error
+    if requirement.url or requirement.extras or requirement.marker:
+        raise ValueError("expected a name and a version range only: no URL, extra or marker")
+    return text
+
+
+def _entry_point(text: str) -> str:
+    if not _ENTRY_POINT.fullmatch(text):
+        raise ValueError("expected module:Class")
+    return text
+
+
+def _variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise ValueError("expected the name of an environment variable")
+    return text
+
+
+def _program(text: str) -> str:
+    if not text or "/" in text or "\\" in text or "\0" in text:
+        raise ValueError("expected the name of a program on PATH, without a path")
+    return text
+
+
+_LATER_ISOLATION = {
+    "auto": 'isolation "auto" is not enforced by this version of hostkit; ask for "process" or leave it to the operator',
+    "venv": 'isolation "venv" is not enforced by this version of hostkit; ask for "process"',
+}
+_LATER_TRANSPORT = {
+    name: f'transport "{name}" needs another process or machine to connect to, which this version of hostkit does not do'
+    for name in ("grpc", "grpc-tls", "http", "https", "unix", "go-plugin")
+}
+
+
+def _isolation(value: object) -> object:
+    if isinstance(value, bool):
+        return "process" if value else "none"
+    if isinstance(value, str) and value in _LATER_ISOLATION:
+        raise ValueError(_LATER_ISOLATION[value])
+    return value
+
+
+def _transport(value: object) -> object:
+    if isinstance(value, str) and value in _LATER_TRANSPORT:
+        raise ValueError(_LATER_TRANSPORT[value])
+    return value
+
+
+def _refused(sentence: str) -> Any:
+    def refuse(value: object) -> object:
+        if value in (None, {}, []):
+            return None
+        raise ValueError(sentence)
+
+    return Annotated[None, BeforeValidator(refuse)]
+
+
+class Requirements(Model):
+    """What must be there before the plugin is loaded."""
+
+    python: Annotated[str, AfterValidator(_specifier)] | None = None
+    hostkit: Annotated[str, AfterValidator(_specifier)] | None = None
+    required_plugins: list[Annotated[str, AfterValidator(_requirement)]] = []
+    optional_plugins: list[Annotated[str, AfterValidator(_requirement)]] = []
+    environment_vars: list[Annotated[str, AfterValidator(_variable)]] = []
+    system_packages: list[Annotated[str, AfterValidator(_program)]] = []
+
+
+class ManifestResources(Resources):
+    """The limits that a plugin asks to be held to."""
+
+    max_processes: _refused(  # type: ignore[valid-type]  # an annotation made by a function
+        "max_processes is not enforced by this version of hostkit (the kernel counts the user's processes, not the plugin's)"
+    ) = None
+
+
+class HealthCheck(Model):
+    """How the plugin's health is to be asked."""
+
+    timeout: Duration | None = None
+    interval: _refused(  # type: ignore[valid-type]
+        "health_check.interval is not enforced by this version of hostkit: it asks when the application or operator asks"
+    ) = None
+
+
+class Manifest(Model):
+    """A plugin's declaration. Immutable; all times in seconds."""
+
+    name: Annotated[str, AfterValidator(checked_name)] = ""
+    version: Annotated[str, AfterValidator(_version)] | None = None
+    description: Text = ""
+    author: Text = ""
+    homepage: Text = ""
+    license: Text = ""
+    capabilities: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    tags: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    metadata: dict[str, Any] = {}
+    isolation: Annotated[Literal["none", "process"] | None, BeforeValidator(_isolation)] = None
+    transport: Annotated[Literal["inprocess", "subprocess"] | None, BeforeValidator(_transport)] = None
+    entry_point: Annotated[str, AfterValidator(_entry_point)] | None = None
+    endpoint: _refused(  # type: ignore[valid-type]
+        "endpoint names a running server or a program, which this version of hostkit does not connect to; "
+        "name the plugin's class by entry_point"
+    ) = None
+    requirements: Requirements = Requirements()
+    resources: ManifestResources = ManifestResources()
+    permissions: _refused(  # type: ignore[valid-type]
+        "permissions are not enforced by this version of hostkit, so it doesn't accept them"
+    ) = None
+    workers: Count | None = None
+    concurrency: Count | None = None
+    idempotent: bool = False
+    health_check: HealthCheck = HealthCheck()
+
+    @model_validator(mode="after")
+    def _one_isolation(self) -> Manifest:
+        if self.isolation is not None and self.transport is not None and self.isolation != _SPELLINGS[self.transport]:
+            raise ValueError(
+                f'isolation "{self.isolation}" and transport "{self.transport}" contradict each other; keep one of them'
+            )
+        return self
+
+    @property
+    def wished_isolation(self) -> str | None:
+        """What the plugin asks for: none or process, or None where it leaves that to others."""
+        return self.isolation or (None if self.transport is None else _SPELLINGS[self.transport])
+
+
+_SPELLINGS = {"inprocess": "none", "subprocess": "process"}
+
+
+def validated(data: Mapping[str, Any], path: Path | None, name: str) -> Manifest:
+    """Return the manifest in ``data``, which was read from ``path``. Raises ``ManifestError``."""
+    try:
+        return Manifest.model_validate(dict(data))
+    except ValidationError as error:
+        raise ManifestError(f"plugin {name!r}: {path or 'its manifest'}: {sentences(error, all_fields(Manifest))}") from None

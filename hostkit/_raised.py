@@ -1,0 +1,81 @@
+"""Make the typed error of what a plugin raised; the same words for every backend, from the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._errors import (
+    CallCancelled,
+    CallError,
+    InvalidRequest,
+    InvalidResponse,
+    PluginFailed,
+    PluginLoadError,
+)
+
+
+def call_error(said: Mapping[str, Any], *, plugin: str, request_id: str) -> CallError:
+    """Return the error for ``failure_of`` data. The data may come from a worker: every field is taken as text or dropped."""
+    phase = _text(said.get("phase")) or "execute"
+    where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase}
+    if isinstance(said.get("rows"), list):
+        rows = [{key: _text(row.get(key)) for key in _ROW} for row in said["rows"][:50] if isinstance(row, dict)]
+        return _data_error(rows, where)
+    kind, message = _text(said.get("type")), _text(said.get("message"))
+    if said.get("cancelled") is True:
+        return CallCancelled(f"plugin {plugin!r} stopped because its call was given up: {message}", **where)
+    doing = "" if phase == "execute" else f" in {phase}"
+    return PluginFailed(
+        f"plugin {plugin!r} raised {kind}{doing}: {message}" if kind else f"plugin {plugin!r}: {message}",
+        remote_type=kind,
+        remote_message=message,
+        remote_traceback=_text(said.get("traceback")),
+        retryable=said.get("retryable") is True,
+        **where,
+    )
+
+
+_ROW = ("path", "expected", "found")
+
+
+def _data_error(rows: list[dict[str, str]], where: dict[str, Any]) -> CallError:
+    plugin, phase = where["plugin"], where["phase"]
+    words = "; ".join(
+        f"{row['path'] + ': ' if row['path'] else ''}expected {row['expected']}, found {row['found']}" for row in rows
+    )
+    if phase == "request":
+        return InvalidRequest(f"plugin {plugin!r} can't take this request: {words}", errors=rows, **where)
+    return InvalidResponse(f"plugin {plugin!r} answered with something else than it promised: {words}", errors=rows, **where)
+
+
+def invalid_request(rows: list[dict[str, str]], *, plugin: str, request_id: str) -> CallError:
+    """Return the error for a request that is refused before it reaches a backend."""
+    return _data_error(rows, {"plugin": plugin, "request_id": request_id, "phase": "request"})
+
+
+def invalid_response(rows: list[dict[str, str]], *, plugin: str, request_id: str) -> CallError:
+    """Return the error for an answer that isn't what the caller's types promise."""
+    return _data_error(rows, {"plugin": plugin, "request_id": request_id, "phase": "response"})
+
+
+def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError:
+    """Return the error for a plugin that can't be loaded, from ``LoadFailure`` data."""
+    return PluginLoadError(
+        f"plugin {plugin!r} can't be loaded: {_text(said.get('text'))}",
+        plugin=plugin,
+        kind=_text(said.get("kind")),
+        remote_type=_text(said.get("type")),
+        remote_traceback=_text(said.get("traceback")),
+    )
+
+
+def show_remote(error: CallError | PluginLoadError) -> None:
+    """Let an uncaught error show the plugin's own traceback, which no ``__cause__`` carries across a process border."""
+    trace = getattr(error, "remote_traceback", "")
+    if trace:
+        error.add_note(f"\n--- in the plugin ---\n{trace.rstrip()}")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

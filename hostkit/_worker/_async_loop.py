@@ -1,0 +1,89 @@
+"""Serve an async plugin: every channel on one event loop, in the worker's main thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from ._frames import END, HOOK, ITEM, RESULT, Assembler, FrameError, parts
+from ._loaded import COROUTINE
+from ._loop import decoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from .._contract import ExecutionContext
+    from ._frames import Frame
+    from ._loop import Server
+
+
+def serve(server: Server, channels: list[_socket.socket]) -> None:
+    """Answer calls until the host closes the first channel."""
+    asyncio.run(_serve_all(server, [socket.socket(fileno=channel.detach()) for channel in channels]))
+
+
+async def _serve_all(server: Server, channels: list[socket.socket]) -> None:
+    server._event_loop = asyncio.get_running_loop()
+    others = [asyncio.ensure_future(_serve(server, channel)) for channel in channels[1:]]
+    await _serve(server, channels[0])
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _serve(server: Server, channel: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    channel.setblocking(False)
+    assembler = Assembler(server._cap)
+    try:
+        while True:
+            frame = assembler.pop()
+            if frame is None:
+                with assembler.room() as room:
+                    count = await loop.sock_recv_into(channel, room)
+                if count == 0:
+                    return
+                assembler.arrived(count)
+            else:
+                # A task of its own, so that a cancelled call doesn't end its channel.
+                await asyncio.ensure_future(_answer(server, channel, frame))
+    except (OSError, FrameError):
+        return  # the host closed the channel; it knows why
+
+
+async def _answer(server: Server, channel: socket.socket, frame: Frame) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    context = server.begin(frame, lambda: loop.call_soon_threadsafe(task.cancel))
+    try:
+        last = await _run(server, channel, frame, context)
+    except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
+        last = server.failed(frame.call_id, error)
+    finally:
+        server.end(frame.call_id)
+    await loop.sock_sendall(channel, b"".join(last))
+
+
+async def _run(
+    server: Server, channel: socket.socket, frame: Frame, context: ExecutionContext
+) -> list[bytes]:
+    loaded = server.loaded
+    if frame.flags & HOOK:
+        # On a thread: a sync hook may block, and an async one is finished on this very loop.
+        loop = asyncio.get_running_loop()
+        return parts(RESULT, frame.call_id, await loop.run_in_executor(None, server.call_hook, frame))
+    request = decoded(loaded.request_codec.decode, frame.payload)
+    assert loaded.execute is not None
+    if loaded.kind == COROUTINE:
+        return parts(RESULT, frame.call_id, server.encode(frame, await loaded.execute(context, request)))
+    stream = loaded.execute(context, request)
+    loop = asyncio.get_running_loop()
+    try:
+        async for item in stream:
+            context.raise_if_cancelled()
+            await loop.sock_sendall(channel, b"".join(parts(ITEM, frame.call_id, server.encode(frame, item))))
+    finally:
+        await stream.aclose()
+    return parts(END, frame.call_id)

@@ -1,0 +1,126 @@
+"""Bring a worker up, in the order that safety asks for, before the first byte of the plugin runs:
+
+signals → limits → lifeline → fault dump → output → paths → import the plugin → READY → serve until the channels close.
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import sys
+
+from .._contract import Caller
+from . import _failure, _lifeline, _limits, _output
+from ._control import Control
+from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, parts, send_all
+from ._loaded import LoadedPlugin, LoadFailure, construct, resolve
+from ._loop import Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._frames import Frame
+
+
+def main(control_fd: int) -> None:
+    """Run this worker from its first frame to its end."""
+    control = _socket.socket(fileno=control_fd)
+    assembler = Assembler(cap=1 << 31)  # what the host sends is trusted, and may hold a pickled class
+    boot = assembler.receive(control.recv_into)
+    if boot is None or boot.kind != BOOT:
+        os._exit(70)  # EX_SOFTWARE: not a host on the other side
+    said = json.loads(boot.meta)
+    _shed_the_host(said)
+    ballast = _limits.apply(said["limits"])
+    _lifeline.arm(said["lifeline"])
+    _dump_faults_to(said["faults"])
+    _output.capture(said["log"])
+    _see_what_the_host_sees(said)
+    server = _load(said, boot, control, ballast)
+    thread = Control(control, assembler, server)
+    _answer(control, READY, _introduction(said, server.loaded))
+    thread.start()
+    server.serve()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _shed_the_host(said: dict[str, Any]) -> None:
+    """Undo what crosses exec by itself: signal mask and ignored signals, inheritable descriptors, argv."""
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    # Nobody presses Ctrl-C in a session of its own: a stray SIGINT ends the worker like any other signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for fd in (*said["channels"], said["lifeline"], said["faults"], said["log"]):
+        os.set_inheritable(fd, False)
+    sys.argv = [f"hostkit-worker:{said['plugin']}"]
+
+
+def _dump_faults_to(fd: int) -> None:
+    import faulthandler
+
+    faulthandler.enable(fd)
+
+
+def _see_what_the_host_sees(said: dict[str, Any]) -> None:
+    """Make importable here what is importable in the host: its path, and what its .pth files set up."""
+    sys.path[:] = said["path"]
+    if said["site_dirs"]:
+        import site
+
+        known = set(said["path"])
+        for directory in said["site_dirs"]:
+            site.addsitedir(directory, known)
+        sys.path[:] = said["path"]
+    if said["directory"]:
+        sys.path.append(said["directory"])
+
+
+def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: bytearray) -> Server:
+    caller = Caller(said["plugin"], said["id_prefix"])
+    server = Server(said["channels"], caller, said["cap"], said["limits"].get("cpu_seconds"), ballast)
+    try:
+        target = _by_value(boot.buffers) if boot.buffers else resolve(said["entry_point"])
+        server.loaded = LoadedPlugin(construct(target, said["config"]), settle=server.settle)
+        return server
+    except LoadFailure as failure:
+        error = {**_failure.describe(failure.__cause__ or failure), "kind": failure.kind, "text": str(failure)}
+    except BaseException as raised:  # nothing of the plugin may end the worker without a word
+        error = {**_failure.describe(raised), "kind": "contract", "text": f"loading raised {_failure.message(raised)}"}
+    _answer(control, ERROR, error)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _by_value(pickled: bytes) -> Any:
+    try:
+        import dill
+
+        return dill.loads(pickled)
+    except BaseException as error:  # unpickling runs the plugin author's code
+        text = f"it can't be made from its pickle: {_failure.type_name(error)}: {_failure.message(error)}"
+        raise LoadFailure("import", text) from error
+
+
+def _introduction(said: dict[str, Any], loaded: LoadedPlugin) -> dict[str, Any]:
+    return {
+        "cookie": said["cookie"],
+        "protocol": PROTOCOL,
+        "plugin": said["plugin"],
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "kind": loaded.kind,
+        "hooks": {
+            name: {"arguments": hook.arguments, "options": hook.options, "function": hook.function.__name__}
+            for name, hook in loaded.hooks.items()
+        },
+    }
+
+
+def _answer(control: _socket.socket, kind: int, meta: dict[str, Any]) -> None:
+    send_all(lambda left: control.sendmsg(left), parts(kind, meta=json.dumps(meta).encode()))

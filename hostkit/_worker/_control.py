@@ -1,0 +1,87 @@
+"""The control socket, read by a thread of its own so that health and cancel never queue behind a running call."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+from . import _failure
+from ._frames import CANCEL, CLOSE, ERROR, GOODBYE, HEALTH, INFO, PING, PONG, RESULT, FrameError, parts, send_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._frames import Assembler, Frame
+    from ._loop import Server
+
+
+class Control:
+    """Answers the host beside the calls."""
+
+    def __init__(self, control: _socket.socket, assembler: Assembler, server: Server) -> None:
+        self._control = control
+        self._assembler = assembler
+        self._server = server
+        self._sending = threading.Lock()  # keeps one frame's bytes together
+        self._asking: dict[str, threading.Thread] = {}
+
+    def start(self) -> None:
+        """Begin to listen, on a daemon thread."""
+        threading.Thread(target=self._listen, name="hostkit-control", daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                frame = self._assembler.receive(self._control.recv_into)
+                if frame is None:
+                    return
+                self._take(frame)
+        except (OSError, FrameError):
+            os._exit(1)  # the host is gone or speaks nonsense: nothing that this worker does can matter
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == PING:
+            self._send(parts(PONG, frame.call_id))
+        elif frame.kind == CANCEL:
+            self._server.cancel(frame.call_id)
+        elif frame.kind == HEALTH:
+            self._beside("health", frame, lambda: _health(self._server.loaded.health()))
+        elif frame.kind == INFO:
+            self._beside("info", frame, self._server.loaded.info)
+        elif frame.kind == CLOSE:
+            self._beside("close", frame, self._server.loaded.close)
+
+    def _beside(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
+        """Ask the plugin on another thread; a question that is still unanswered is not asked twice."""
+        before = self._asking.get(what)
+        if before is not None and before.is_alive():
+            error = {"type": "", "message": f"the {what} before has not answered yet", "phase": what}
+            self._send(parts(ERROR, frame.call_id, meta=json.dumps(error).encode()))
+            return
+        self._asking[what] = threading.Thread(
+            target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True
+        )
+        self._asking[what].start()
+
+    def _ask(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
+        try:
+            answer = parts(RESULT, frame.call_id, json.dumps(ask(), allow_nan=False).encode())
+        except BaseException as error:  # foreign code
+            found = {**_failure.describe(error), "phase": what}
+            answer = parts(ERROR, frame.call_id, meta=json.dumps(found).encode())
+        self._send(answer)
+        if what == "close":
+            self._send(parts(GOODBYE))
+
+    def _send(self, pieces: list[bytes]) -> None:
+        with self._sending:
+            send_all(self._control.sendmsg, pieces)
+
+
+def _health(status: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = status._fields()
+    return {**fields, "status": fields["status"].value}

@@ -1,0 +1,48 @@
+"""Hold the worker to its limits, by the kernel, before any byte of the plugin runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Released when memory runs out, so that the error itself can still be written.
+BALLAST = 1 << 20
+
+
+def apply(limits: dict[str, Any]) -> bytearray:
+    """Set every limit that is asked for and return the ballast. Raises ``OSError`` or ``ValueError``: then nothing runs."""
+    _set(resource.RLIMIT_CORE, 0)  # a core file holds whatever secrets the plugin had in memory
+    if "open_files" in limits:
+        _set(resource.RLIMIT_NOFILE, limits["open_files"])
+    if "cpu_cores" in limits:
+        _pin(limits["cpu_cores"])
+    if "memory_bytes" in limits:
+        # Not RLIMIT_AS: it counts address space, of which numpy reserves five times what it uses.
+        _set(resource.RLIMIT_DATA, limits["memory_bytes"])
+    return bytearray(BALLAST)
+
+
+def _set(what: int, value: int) -> None:
+    _, hard = resource.getrlimit(what)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(what, (value, value))
+
+
+def _pin(count: int) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    start = os.getpid() % len(allowed)  # spreads workers over the CPUs
+    os.sched_setaffinity(0, {(allowed + allowed)[start + index] for index in range(min(count, len(allowed)))})
+
+
+def allow_cpu(seconds: float | None, used: float = 0.0) -> None:
+    """Move the CPU limit to ``seconds`` from now, or out of the way. The kernel counts whole seconds."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = resource.RLIM_INFINITY if seconds is None else int(used + seconds) + 1
+    if hard != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > hard):
+        soft = hard
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))

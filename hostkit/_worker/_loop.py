@@ -1,0 +1,203 @@
+"""Serve calls: a thread for each channel, or one event loop for all of them where ``execute`` is async.
+
+    channel ─► CALL ─► decode ─► execute ─► encode ─► RESULT (or ITEM … END, or ERROR) ─► channel
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import threading
+import time
+
+from .._contract import ExecutionContext
+from . import _failure, _limits
+from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, parts, send_all
+from ._loaded import GENERATOR
+from ._output import current
+from ._structure import DataError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .._contract import Caller
+    from ._frames import Frame
+    from ._loaded import LoadedPlugin
+
+
+class Server:
+    """The plugin and the channels on which it is called."""
+
+    loaded: LoadedPlugin
+
+    def __init__(
+        self, channels: list[int], caller: Caller, cap: int, cpu_seconds: float | None, ballast: bytearray
+    ) -> None:
+        self._channels = [_socket.socket(fileno=fd) for fd in channels]
+        self._caller = caller
+        self._cap = cap
+        self._cpu_seconds = cpu_seconds
+        self._ballast = ballast
+        # Written by the thread that runs the call, read by the control thread; a dict's own operations are atomic.
+        self._running: dict[int, tuple[ExecutionContext, Callable[[], object] | None]] = {}
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+
+    def serve(self) -> None:
+        """Answer calls until the host closes the first channel."""
+        if self.loaded.is_async:
+            from ._async_loop import serve
+
+            serve(self, self._channels)
+            return
+        for channel in self._channels[1:]:
+            threading.Thread(target=self._serve, args=(channel,), name="hostkit-channel", daemon=True).start()
+        self._serve(self._channels[0])
+
+    def settle(self, value: Any) -> Any:
+        """Finish an awaitable of the plugin: on its own event loop, if it has one."""
+        if not hasattr(value, "__await__"):
+            return value
+        import asyncio
+
+        async def wait() -> Any:
+            return await value
+
+        if self._event_loop is not None:
+            return asyncio.run_coroutine_threadsafe(wait(), self._event_loop).result()
+        return asyncio.run(wait())
+
+    def cancel(self, call_id: int) -> None:
+        """Tell a running call that nobody waits for it any more; one that has ended is none of our business."""
+        context, stop = self._running.get(call_id, (None, None))
+        if context is not None:
+            context._cancelled = True
+            if stop is not None:
+                stop()
+
+    def _serve(self, channel: _socket.socket) -> None:
+        assembler = Assembler(self._cap)
+        try:
+            while True:
+                frame = assembler.receive(channel.recv_into)
+                if frame is None:
+                    return
+                for pieces in self._answers(frame):
+                    send_all(channel.sendmsg, pieces)
+        except (OSError, FrameError):
+            return  # the host closed the channel; it knows why
+
+    def _answers(self, frame: Frame) -> Iterator[list[bytes]]:
+        context = self.begin(frame)
+        try:
+            if frame.flags & HOOK:
+                yield parts(RESULT, frame.call_id, self.call_hook(frame))
+            elif self.loaded.kind == GENERATOR:
+                yield from self._items(frame, context)
+            else:
+                yield parts(RESULT, frame.call_id, self._execute(frame, context))
+        except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
+            yield self.failed(frame.call_id, error)
+        finally:
+            self.end(frame.call_id)
+
+    def _execute(self, frame: Frame, context: ExecutionContext) -> bytes:
+        assert self.loaded.execute is not None
+        request = decoded(self.loaded.request_codec.decode, frame.payload)
+        answer = self.loaded.execute(context, request)
+        return self.encode(frame, answer)
+
+    def _items(self, frame: Frame, context: ExecutionContext) -> Iterator[list[bytes]]:
+        assert self.loaded.execute is not None
+        stream = self.loaded.execute(context, decoded(self.loaded.request_codec.decode, frame.payload))
+        try:
+            for item in stream:
+                context.raise_if_cancelled()
+                yield parts(ITEM, frame.call_id, self.encode(frame, item))
+            yield parts(END, frame.call_id)
+        finally:
+            stream.close()
+
+    def begin(self, frame: Frame, stop: Callable[[], object] | None = None) -> ExecutionContext:
+        """Make the context of a call and note it as running. Raises ``FrameError`` for any other frame."""
+        if frame.kind != CALL:
+            raise FrameError(f"a frame of kind {frame.kind} on a channel")
+        said = json.loads(frame.meta) if frame.meta else {}
+        context = ExecutionContext(
+            said.get("request_id", frame.call_id),
+            frame.timeout or None,
+            said.get("max_retries", 0),
+            said.get("headers"),
+            said.get("metadata"),
+            _caller=self._caller,
+            _attempt=said.get("attempt", 1),
+        )
+        self._running[frame.call_id] = context, stop
+        current.set(context)
+        if self._cpu_seconds is not None:
+            _limits.allow_cpu(self._cpu_seconds, time.process_time())
+        return context
+
+    def end(self, call_id: int) -> None:
+        """Forget a call that has ended."""
+        self._running.pop(call_id, None)
+        current.set(None)
+        if self._cpu_seconds is not None and not self._running:
+            _limits.allow_cpu(None)
+
+    def encode(self, frame: Frame, answer: object) -> bytes:
+        """Return an answer as the bytes that cross. Raises ``_Phase`` for one that is no data."""
+        if hasattr(answer, "__await__"):
+            close = getattr(answer, "close", None)
+            if close is not None:
+                close()
+        return encoded(self.loaded.response_codec.encode, answer, round_trip=bool(frame.flags & ROUND_TRIP), cap=self._cap)
+
+    def call_hook(self, frame: Frame) -> bytes:
+        """Run one hook implementation."""
+        hook = self.loaded.hooks[json.loads(frame.meta)["hook"]]
+        arguments = decoded(hook.decode, frame.payload)
+        return encoded(hook.encode, self.settle(hook.function(**arguments)), cap=self._cap)
+
+    def failed(self, call_id: int, error: BaseException) -> list[bytes]:
+        """Return the frame that tells the host of an error."""
+        if isinstance(error, MemoryError):
+            self._ballast.clear()
+        return parts(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
+
+
+class _Phase(Exception):
+    """Data was wrong: ``phase`` says whose, the cause is a ``DataError``."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(phase)
+        self.phase = phase
+
+
+def failure_of(error: BaseException) -> dict[str, Any]:
+    """Return an error of a call as data: ``_failure.describe`` with the phase, or the rows of a ``DataError``."""
+    if isinstance(error, _Phase) and isinstance(error.__cause__, DataError):
+        return {"phase": error.phase, "rows": error.__cause__.rows}
+    return {**_failure.describe(error), "phase": "execute"}
+
+
+def decoded(decode: Callable[[bytes], Any], payload: bytes) -> Any:
+    """Decode a request, telling a wrong one from a plugin that raised."""
+    try:
+        return decode(payload)
+    except DataError as error:
+        raise _Phase("request") from error
+
+
+def encoded(encode: Callable[..., bytes], answer: object, *, cap: int, **options: bool) -> bytes:
+    """Encode a response, telling a wrong one from a plugin that raised."""
+    try:
+        payload = encode(answer, **options)
+        if len(payload) > cap - 1024:
+            raise DataError("", f"at most {cap - 1024} bytes of JSON", f"{len(payload)} bytes")
+        return payload
+    except DataError as error:
+        raise _Phase("response") from error
+

@@ -1,0 +1,155 @@
+"""Send what the plugin logs and prints to the host, a JSON object a line, with the id of the call it belongs to.
+
+``logging`` and ``loguru`` are wired up when the plugin imports them, and not before. What is written to the descriptors 1 and 2
+by anything else reaches the host as it is, through pipes of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+from _contextvars import ContextVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+    from .._contract import ExecutionContext
+
+current: ContextVar[ExecutionContext | None] = ContextVar("hostkit_current_call", default=None)
+
+_TEXT_LIMIT = 16 * 1024
+
+
+def capture(fd: int) -> None:
+    """Route prints, logging and loguru to ``fd`` from now on."""
+    pipe = _Pipe(fd)
+    sys.stdout = _Lines(pipe, "stdout", 1)
+    sys.stderr = _Lines(pipe, "stderr", 2)
+    sys.meta_path.insert(0, _ImportWatch({"logging": _wire_logging, "loguru": _wire_loguru}, pipe))  # type: ignore[arg-type]
+
+
+class _Pipe:
+    """The write end; one record a line, whole."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()  # keeps one record's bytes together
+
+    def write(self, record: dict[str, Any]) -> None:
+        context = current.get()
+        record["request_id"] = context.request_id if context is not None else ""
+        data = json.dumps(record, default=str).encode() + b"\n"
+        try:
+            with self._lock:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+        except OSError:
+            pass  # the host is gone, and the lifeline with it
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands on whole lines."""
+
+    def __init__(self, pipe: _Pipe, stream: str, fd: int) -> None:
+        self._pipe = pipe
+        self._stream = stream
+        self._fd = fd
+        self._part = ""
+        self._lock = threading.RLock()  # guards _part
+        self.buffer = io.FileIO(fd, "w", closefd=False)
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        with self._lock:
+            *lines, self._part = (self._part + text).split("\n")
+            if len(self._part) > _TEXT_LIMIT:
+                lines.append(self._part)
+                self._part = ""
+        for line in lines:
+            self._pipe.write({"stream": self._stream, "text": line[:_TEXT_LIMIT]})
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            part, self._part = self._part, ""
+        if part:
+            self._pipe.write({"stream": self._stream, "text": part})
+
+
+class _ImportWatch:
+    """A finder that finds nothing itself, and wires a module up right after somebody imported it."""
+
+    def __init__(self, wires: dict[str, Any], pipe: _Pipe) -> None:
+        self._wires = wires
+        self._pipe = pipe
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        wire = self._wires.pop(name, None)
+        if wire is None:
+            return None
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if finder is not self else None
+            if spec is not None and spec.loader is not None:
+                self._run_after(spec, wire)
+                return spec
+        return None
+
+    def _run_after(self, spec: ModuleSpec, wire: Any) -> None:
+        loader: Any = spec.loader
+        run = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            run(module)
+            loader.exec_module = run
+            wire(module, self._pipe)
+
+        loader.exec_module = exec_module
+
+
+def _wire_logging(module: Any, pipe: _Pipe) -> None:
+    class Handler(module.Handler):  # type: ignore[misc]
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                text = record.getMessage()
+                if record.exc_info:
+                    text += "\n" + "".join(_formatted(record.exc_info[1]))
+            except Exception as error:  # a record with the wrong arguments is still worth its line
+                text = f"{record.msg} [can't be formatted: {type(error).__name__}]"
+            pipe.write({"level": record.levelno, "logger": record.name, "text": text[:_TEXT_LIMIT]})
+
+    module.getLogger().addHandler(Handler())
+
+
+def _wire_loguru(module: Any, pipe: _Pipe) -> None:
+    def sink(message: Any) -> None:
+        record = message.record
+        text = record["message"]
+        if record["exception"] is not None:
+            text += "\n" + "".join(_formatted(record["exception"].value))
+        pipe.write({"level": record["level"].no, "logger": record["name"] or "", "text": text[:_TEXT_LIMIT]})
+
+    module.logger.remove()
+    module.logger.add(sink, format="{message}", level=0, catch=False)
+
+
+def _formatted(error: BaseException | None) -> list[str]:
+    from ._failure import describe
+
+    return [describe(error)["traceback"]] if error is not None else []
