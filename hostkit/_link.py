@@ -331,6 +331,8 @@ class Link:
             asked, self._asked = self._asked, {}
             self.ending = self._describe(code)
         self._cleanup.close()
+        self.process.is_alive()  # takes it off multiprocess's list of children
+        self.process._popen.close()
         self.ended.set()
         for answer in asked.values():
             answer.cancel()

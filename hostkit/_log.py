@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -50,6 +51,27 @@ _LEVELS: dict[int, str | int] = {
     40: "ERROR",
     50: "CRITICAL",
 }
+
+
+class _ToLoguru(logging.Handler):
+    """Where ``ctx.logger`` of an in-process plugin ends, so that its records arrive where a worker's do."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell_of_plugin(
+            record.levelno,
+            self.format(record),
+            plugin=getattr(record, "plugin", ""),
+            request_id=getattr(record, "request_id", ""),
+            source=record.name,
+        )
+
+
+def hear_plugins() -> None:
+    """Route the loggers of in-process plugins into the host's log. Idempotent."""
+    family = logging.getLogger("hostkit.plugin")
+    if not any(isinstance(handler, _ToLoguru) for handler in family.handlers):
+        family.addHandler(_ToLoguru())
+        family.propagate = False
 
 
 class OutputPipe:

@@ -19,6 +19,7 @@ from .._contract import ExecutionContext, HealthStatus
 from .._deadline import Deadline
 from .._errors import Busy, CallCancelled, CallError, CallTimeout, PluginFailed, PluginLoadError
 from .._idle import Idle, NothingIdle
+from .._log import hear_plugins
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
 from .._worker._failure import describe, is_interrupt
@@ -38,6 +39,7 @@ class InProcess:
         self._name = opening.name
         self._cap = opening.settings.max_message
         self._asking = Asking(opening.name)
+        hear_plugins()
         self._turns = _turns(opening.settings.concurrency)
         self._loop: _PluginLoop | None = None
         self._closed = False
