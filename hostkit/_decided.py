@@ -40,6 +40,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
     else:
         _check_enforceable(name, limits)
     settings = Settings(
+        timeout=config.timeout,
         workers=config.workers or manifest.workers or 1,
         concurrency=config.concurrency or manifest.concurrency,
         start_timeout=config.start_timeout,

@@ -23,7 +23,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ._backends._base import Opening
 from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Ending, Reason
@@ -31,6 +30,7 @@ from ._errors import CallTimeout, PluginClosed, ProtocolError, WorkerHung
 from ._importable import Target, host_path
 from ._launch import WorkerProcess, environment
 from ._log import OutputPipe
+from ._opening import Opening
 from ._raised import load_error
 from ._worker._frames import (
     BOOT,
@@ -149,6 +149,7 @@ class Link:
             "config": dict(self.opening.config),
             "limits": dict(settings.limits or {}),
             "cap": settings.max_message,
+            "timeout": settings.timeout,
         }
         self._monitor.run(self._watch)
         try:

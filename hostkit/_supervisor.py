@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ._backends._base import Opening
 from ._channel import Channel, Ended
 from ._deadline import Deadline
 from ._ending import Reason
@@ -22,6 +21,7 @@ from ._idle import Idle
 from ._importable import target_of
 from ._link import Introduction, Link
 from ._log import tell
+from ._opening import Opening
 from ._worker._frames import CLOSE, ITEM, FrameError
 
 # The first replacement comes at once; the next ones wait, with full jitter (AWS Architecture Blog, "Exponential Backoff And

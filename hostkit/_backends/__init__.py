@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ._base import Backend, OfferedHook, Opening, Settings
+from .._opening import Opening, Settings
+from ._base import Backend, OfferedHook
 
 
 def _in_process(opening: Opening) -> Backend:

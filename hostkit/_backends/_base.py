@@ -4,52 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._contract import Caller, ExecutionContext, HealthStatus
+from .._contract import ExecutionContext, HealthStatus
 from .._deadline import Deadline
-from .._monitor import Monitor
 from .._shape import Shape
 
 if TYPE_CHECKING:
     from .._hooks import Crossing
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
-
-    Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
-    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set.
-    """
-
-    workers: int = 1
-    concurrency: int | None = None
-    start_timeout: float = 30.0
-    close_timeout: float = 5.0
-    cancel_grace: float = 1.0
-    heartbeat: float = 5.0
-    heartbeat_misses: int = 3
-    restarts: int = 3
-    restart_window: float = 300.0
-    max_message: int = 64 * 1024 * 1024
-    limits: Mapping[str, float] | None = None
-    environment: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty."""
-
-    name: str
-    entry_point: str
-    config: Mapping[str, Any]
-    settings: Settings
-    caller: Caller
-    monitor: Monitor
-    directory: Path | None = None
-    target: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from .._deadline import Deadline
 from .._errors import Busy, CallCancelled, CallError, CallTimeout, PluginFailed, PluginLoadError
 from .._idle import Idle, NothingIdle
 from .._log import hear_plugins
+from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
 from .._worker._failure import describe, is_interrupt
 from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
 from .._worker._loop import decoded, encoded, failure_of
 from .._worker._structure import DataError
-from ._base import OfferedHook, Opening
+from ._base import OfferedHook
 
 if TYPE_CHECKING:
     from .._hooks import Crossing
@@ -364,12 +365,14 @@ class _PluginLoop:
     def _run(self) -> None:
         try:
             self._loop.run_forever()
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self._loop.run_until_complete(_cancel_the_rest())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
             self._loop.close()
 
 
+async def _cancel_the_rest() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

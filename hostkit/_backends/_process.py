@@ -29,12 +29,13 @@ from .._errors import (
     WorkerLost,
 )
 from .._idle import NothingIdle
+from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, show_remote
 from .._shape import Shape
 from .._supervisor import Supervisor
 from .._worker._frames import CALL, END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated, parts
 from .._worker._structure import DataError
-from ._base import OfferedHook, Opening
+from ._base import OfferedHook
 
 if TYPE_CHECKING:
     from .._hooks import Crossing
@@ -49,6 +50,7 @@ class Process:
     def __init__(self, opening: Opening) -> None:
         self._name = opening.name
         self._cap = opening.settings.max_message
+        self._timeout = opening.settings.timeout
         self._limited = "memory_bytes" in (opening.settings.limits or {})
         self.supervisor = Supervisor(opening)
         introduction = self.supervisor.start()
@@ -120,7 +122,7 @@ class Process:
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
         call_id = next(_ids)
-        meta = json.dumps({**_asked(context), "hook": name}).encode()
+        meta = json.dumps({**self._asked(context), "hook": name}).encode()
         pieces = parts(CALL, call_id, payload, meta=meta, flags=HOOK, timeout=context.remaining() or 0.0)
         return shape_answer(self, context, self._exchange(context, call_id, pieces), crossing.shape)
 
@@ -153,7 +155,7 @@ class Process:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
         own = context._request_id
         call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
-        said = _asked(context)
+        said = self._asked(context)
         return call_id, parts(
             CALL,
             call_id,
@@ -162,6 +164,23 @@ class Process:
             flags=ROUND_TRIP if shape.typed else 0,
             timeout=context.remaining() or 0.0,
         )
+
+    def _asked(self, context: ExecutionContext) -> dict[str, Any]:
+        """Return what a call carries beside its request; nothing, for most."""
+        said: dict[str, Any] = {}
+        if isinstance(context._request_id, str):
+            said["request_id"] = context._request_id
+        if context._timeout is not None and context._timeout != self._timeout:
+            said["timeout"] = context._timeout
+        if context._headers:
+            said["headers"] = dict(context._headers)
+        if context._metadata:
+            said["metadata"] = dict(context._metadata)
+        if context._max_retries:
+            said["max_retries"] = context._max_retries
+        if context._attempt > 1:
+            said["attempt"] = context._attempt
+        return said
 
     def _checked(self, payload: bytes) -> bytes:
         if len(payload) > self._cap:
@@ -271,22 +290,6 @@ def shape_answer(backend: Process, context: ExecutionContext, frame: Frame, shap
         return shape.decode(frame.payload)
     except DataError as error:
         raise invalid_response(error.rows, plugin=backend._name, request_id=context.request_id) from None
-
-
-def _asked(context: ExecutionContext) -> dict[str, Any]:
-    """Return what a call carries beside its request; nothing, for most."""
-    said: dict[str, Any] = {}
-    if isinstance(context._request_id, str):
-        said["request_id"] = context._request_id
-    if context._headers:
-        said["headers"] = dict(context._headers)
-    if context._metadata:
-        said["metadata"] = dict(context._metadata)
-    if context._max_retries:
-        said["max_retries"] = context._max_retries
-    if context._attempt > 1:
-        said["attempt"] = context._attempt
-    return said
 
 
 def _deadline(context: ExecutionContext) -> Deadline:

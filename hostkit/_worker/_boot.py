@@ -84,7 +84,7 @@ def _see_what_the_host_sees(said: dict[str, Any]) -> None:
 
 def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: bytearray) -> Server:
     caller = Caller(said["plugin"], said["id_prefix"])
-    server = Server(said["channels"], caller, said["cap"], said["limits"].get("cpu_seconds"), ballast)
+    server = Server(said, caller, ballast)
     try:
         target = _by_value(boot.buffers) if boot.buffers else resolve(said["entry_point"])
         server.loaded = LoadedPlugin(construct(target, said["config"]), settle=server.settle)

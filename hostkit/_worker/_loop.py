@@ -33,13 +33,12 @@ class Server:
 
     loaded: LoadedPlugin
 
-    def __init__(
-        self, channels: list[int], caller: Caller, cap: int, cpu_seconds: float | None, ballast: bytearray
-    ) -> None:
-        self._channels = [_socket.socket(fileno=fd) for fd in channels]
+    def __init__(self, boot: dict[str, Any], caller: Caller, ballast: bytearray) -> None:
+        self._channels = [_socket.socket(fileno=fd) for fd in boot["channels"]]
         self._caller = caller
-        self._cap = cap
-        self._cpu_seconds = cpu_seconds
+        self._cap: int = boot["cap"]
+        self._default_timeout: float = boot["timeout"]
+        self._cpu_seconds: float | None = boot["limits"].get("cpu_seconds")
         self._ballast = ballast
         # Written by the thread that runs the call, read by the control thread; a dict's own operations are atomic.
         self._running: dict[int, tuple[ExecutionContext, Callable[[], object] | None]] = {}
@@ -127,13 +126,15 @@ class Server:
         said = json.loads(frame.meta) if frame.meta else {}
         context = ExecutionContext(
             said.get("request_id", frame.call_id),
-            frame.timeout or None,
+            said.get("timeout", self._default_timeout) if frame.timeout else None,
             said.get("max_retries", 0),
             said.get("headers"),
             said.get("metadata"),
             _caller=self._caller,
             _attempt=said.get("attempt", 1),
         )
+        if frame.timeout:
+            context._ends_at = time.monotonic() + frame.timeout  # what was left when the host sent it
         self._running[frame.call_id] = context, stop
         current.set(context)
         if self._cpu_seconds is not None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from uuid import uuid4
 
 from hostkit import RetryableError
+from pydantic import SecretStr
 from sqlalchemy import (
     URL,
-    BigInteger,
     Column,
     Connection,
+    Dialect,
     Engine,
     MetaData,
     String,
     Table,
+    TypeDecorator,
     create_engine,
     insert,
     literal,
@@ -26,23 +29,39 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
+from ._messages import LONGEST_USER_ID
+
+
+class _Hidden(TypeDecorator[SecretStr]):
+    """Text that SQLAlchemy's log of result rows doesn't show; hide_parameters leaves rows out."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: SecretStr | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.get_secret_value()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> SecretStr | None:
+        return None if value is None else SecretStr(value)
+
+
 _METADATA = MetaData()
 _ACCOUNTS = Table(
     "user_auth_accounts",
     _METADATA,
-    Column("user_id", String(255), primary_key=True),
-    Column("password_hash", String(255), nullable=False),
-    Column("registered", BigInteger, nullable=False),
+    Column("user_id", String(LONGEST_USER_ID), primary_key=True),
+    Column("id", String(32), nullable=False),
+    Column("password_hash", _Hidden(255), nullable=False),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One user; ``registered`` is seconds since the epoch."""
+    """One user; ``id`` tells two accounts apart that had the same ``user_id`` one after the other."""
 
     user_id: str
-    password_hash: str = field(repr=False)
-    registered: int
+    id: str
+    password_hash: SecretStr
 
 
 class Accounts:
@@ -63,15 +82,15 @@ class Accounts:
         """The kind of database: sqlite or postgresql."""
         return self._engine.dialect.name
 
-    def add(self, account: Account) -> bool:
-        """Store a new account; return whether its user id was free."""
-        row = {"user_id": account.user_id, "password_hash": account.password_hash, "registered": account.registered}
+    def add(self, user_id: str, password_hash: SecretStr) -> Account | None:
+        """Store and return a new account, or None where the user id is taken."""
+        account = Account(user_id, uuid4().hex, password_hash)
         try:
             with self._transaction() as connection:
-                connection.execute(insert(_ACCOUNTS).values(row))
+                connection.execute(insert(_ACCOUNTS).values(asdict(account)))
         except IntegrityError:
-            return False
-        return True
+            return None
+        return account
 
     def find(self, user_id: str) -> Account | None:
         """Return a user's account. Raises ``RetryableError`` where the database doesn't answer."""
@@ -82,7 +101,7 @@ class Accounts:
             raise RetryableError("the database of the accounts doesn't answer") from error
         return None if row is None else Account(*row)
 
-    def replace_hash(self, account: Account, password_hash: str) -> None:
+    def replace_hash(self, account: Account, password_hash: SecretStr) -> None:
         """Store another hash of the same password, unless somebody was faster."""
         same = (_ACCOUNTS.c.user_id == account.user_id) & (_ACCOUNTS.c.password_hash == account.password_hash)
         with self._transaction() as connection:
@@ -118,9 +137,7 @@ class Accounts:
 def _engine(url: URL) -> Engine:
     # Errors and SQLAlchemy's log would otherwise quote password hashes.
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        return create_engine(
-            url, hide_parameters=True, poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
+        return create_engine(url, hide_parameters=True, poolclass=StaticPool, connect_args={"check_same_thread": False})
     try:
         return create_engine(url, hide_parameters=True, pool_pre_ping=True)
     except ModuleNotFoundError as error:

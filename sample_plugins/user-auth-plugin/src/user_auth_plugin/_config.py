@@ -17,19 +17,19 @@ _SECRET_BYTES = 32  # RFC 7518, 3.2: a key for HS256 is as long as its hash, or 
 def _database_url(value: SecretStr) -> SecretStr:
     try:
         driver = make_url(value.get_secret_value()).drivername
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError, and is quoted in it
         raise ValueError(_A_DATABASE) from None
     if driver not in _DRIVERS:
         raise ValueError(f"{_A_DATABASE}, found one that begins with {driver}")
     return value
 
 
-_A_DATABASE = "expected a database's URL like sqlite:////folder/users.db or postgresql+psycopg://user@host/name"
+_A_DATABASE = "should be a database's URL like sqlite:////folder/users.db or postgresql+psycopg://user@host/name"
 
 
 def _signing_secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value().encode()) < _SECRET_BYTES:
-        raise ValueError(f"expected at least {_SECRET_BYTES} bytes")
+        raise ValueError(f"should have at least {_SECRET_BYTES} bytes")
     return value
 
 

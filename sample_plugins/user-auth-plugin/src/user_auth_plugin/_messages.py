@@ -10,10 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapVali
 from ._secret import Secret, veiled
 
 
+LONGEST_USER_ID = 255
+
+
 def _user_id(text: str) -> str:
     name = unicodedata.normalize("NFC", text)
-    if not 1 <= len(name) <= 255 or not name.isprintable() or name != name.strip():
-        raise ValueError("expected 1 to 255 printable characters, without spaces around them")
+    if not 1 <= len(name) <= LONGEST_USER_ID or not name.isprintable() or name != name.strip():
+        raise ValueError(f"should be 1 to {LONGEST_USER_ID} printable characters, without spaces around them")
     return name
 
 
@@ -36,9 +39,9 @@ class AuthRequest(BaseModel):
     @model_validator(mode="after")
     def _has_proof(self) -> AuthRequest:
         if self.action == "register" and self.password is None:
-            raise ValueError("expected a password to register with")
+            raise ValueError("should have a password to register with")
         if self.password is None and self.token is None:
-            raise ValueError("expected a password or a token")
+            raise ValueError("should have a password or a token")
         return self
 
     # The last validator is the outermost: no error, of _has_proof neither, quotes anything but what passed through here.

@@ -7,6 +7,7 @@ import unicodedata
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
+from pydantic import SecretStr
 
 
 class Passwords:
@@ -16,21 +17,22 @@ class Passwords:
         self._hasher = hasher
         self._nobodys = hasher.hash(secrets.token_bytes(32))
 
-    def hash(self, password: str) -> str:
+    def hash(self, password: str) -> SecretStr:
         """Return what to store of a password."""
-        return self._hasher.hash(_as_bytes(password))
+        return SecretStr(self._hasher.hash(_as_bytes(password)))
 
-    def matches(self, password: str, stored: str | None) -> bool:
+    def matches(self, password: str, stored: SecretStr | None) -> bool:
         """Whether ``stored`` was made of ``password``; None, for no account, takes as long as any other."""
+        compared = self._nobodys if stored is None else stored.get_secret_value()
         try:
-            self._hasher.verify(self._nobodys if stored is None else stored, _as_bytes(password))
+            self._hasher.verify(compared, _as_bytes(password))
         except VerifyMismatchError:
             return False
         return stored is not None
 
-    def is_outdated(self, stored: str) -> bool:
+    def is_outdated(self, stored: SecretStr) -> bool:
         """Whether ``stored`` was made with other parameters than today's."""
-        return self._hasher.check_needs_rehash(stored)
+        return self._hasher.check_needs_rehash(stored.get_secret_value())
 
 
 def _as_bytes(password: str) -> bytes:

@@ -9,20 +9,20 @@ from collections.abc import Callable
 
 from argon2 import PasswordHasher
 from hostkit import ExecutionContext, HealthStatus, Plugin, Status
+from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from ._accounts import Account, Accounts
 from ._config import AuthConfig
 from ._messages import AuthRequest, AuthResponse
 from ._passwords import Passwords
-from ._tokens import InvalidToken, Tokens, Validity
+from ._tokens import InvalidToken, Token, Tokens
 
 
 class UserAuth(Plugin[AuthRequest, AuthResponse]):
     """Registers users, and authenticates them by password or token. Thread-safe."""
 
     def __init__(self, config: AuthConfig, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
         self._started = time.monotonic()
         self._min_password_length = config.min_password_length
         self._passwords = Passwords(_hasher(config))
@@ -40,7 +40,7 @@ class UserAuth(Plugin[AuthRequest, AuthResponse]):
             return answer(ctx, request.user_id, request.password.get_secret_value())
         if request.token is not None and request.action == "authenticate":
             return self._by_token(ctx, request.user_id, request.token.get_secret_value())
-        raise ValueError("expected a password or a token")  # an AuthRequest made past its validation
+        raise ValueError("the request has neither a password nor a token")  # an AuthRequest made past its validation
 
     def health(self) -> HealthStatus:
         if self._closed:
@@ -60,10 +60,11 @@ class UserAuth(Plugin[AuthRequest, AuthResponse]):
     def _register(self, ctx: ExecutionContext, user_id: str, password: str) -> AuthResponse:
         if len(password) < self._min_password_length:
             return _refusal(ctx, user_id, f"the password has fewer than {self._min_password_length} characters")
-        if not self._accounts.add(Account(user_id, self._passwords.hash(password), int(self._clock()))):
+        account = self._accounts.add(user_id, self._passwords.hash(password))
+        if account is None:
             return _refusal(ctx, user_id, "the user id is taken")
         ctx.logger.info("user %s registered", user_id)
-        return self._welcome(user_id)
+        return self._welcome(account)
 
     def _by_password(self, ctx: ExecutionContext, user_id: str, password: str) -> AuthResponse:
         account = self._accounts.find(user_id)
@@ -73,23 +74,23 @@ class UserAuth(Plugin[AuthRequest, AuthResponse]):
         if self._passwords.is_outdated(account.password_hash):
             self._accounts.replace_hash(account, self._passwords.hash(password))
         ctx.logger.info("user %s authenticated by password", user_id)
-        return self._welcome(user_id)
+        return self._welcome(account)
 
-    def _by_token(self, ctx: ExecutionContext, user_id: str, token: str) -> AuthResponse:
+    def _by_token(self, ctx: ExecutionContext, user_id: str, text: str) -> AuthResponse:
         try:
-            validity = self._tokens.read(token, user_id)
+            token = self._tokens.read(text, user_id)
         except InvalidToken as error:
             return _refusal(ctx, user_id, _BAD_TOKEN, why=str(error))
         account = self._accounts.find(user_id)
-        if account is None or account.registered > validity.issued:
-            return _refusal(ctx, user_id, _BAD_TOKEN, why="its account is gone")
+        if account is None or account.id != token.account_id:
+            return _refusal(ctx, user_id, _BAD_TOKEN, why="its token's account is gone")
         ctx.logger.info("user %s authenticated by token", user_id)
-        return AuthResponse(valid=True, user_id=user_id, metadata=_metadata("token", validity))
+        return AuthResponse(valid=True, user_id=user_id, metadata=_metadata("token", token))
 
-    def _welcome(self, user_id: str) -> AuthResponse:
-        token, validity = self._tokens.issue(user_id)
-        return AuthResponse.model_validate(
-            {"valid": True, "user_id": user_id, "token": token, "metadata": _metadata("password", validity)}
+    def _welcome(self, account: Account) -> AuthResponse:
+        token = self._tokens.issue(account.user_id, account.id)
+        return AuthResponse(
+            valid=True, user_id=account.user_id, token=SecretStr(token.text), metadata=_metadata("password", token)
         )
 
     def _count(self) -> None:
@@ -114,8 +115,8 @@ def _refusal(ctx: ExecutionContext, user_id: str, error: str, *, why: str = "") 
     return AuthResponse(valid=False, user_id=user_id, error=error)
 
 
-def _metadata(method: str, validity: Validity) -> dict[str, str]:
-    return {"method": method, "expires": str(validity)}
+def _metadata(method: str, token: Token) -> dict[str, str]:
+    return {"method": method, "expires": token.end}
 
 
 def _key(config: AuthConfig) -> bytes:

@@ -1,0 +1,70 @@
+"""What stands between a caller and a plugin in the same process."""
+
+from __future__ import annotations
+
+import timeit
+from typing import Any
+
+import pluggy
+
+from hostkit import ExecutionContext, Host, Plugin
+
+from . import _models
+from ._models import CalculatorRequest, CalculatorResponse
+from ._report import Section, ratios
+from ._timing import Peer, interleave
+
+_hookspec = pluggy.HookspecMarker("benchmarks")
+_hookimpl = pluggy.HookimplMarker("benchmarks")
+
+_PLUGGY, _HANDLE = "pluggy hook, one implementation", "hostkit handle.execute, typed"
+
+
+def measure(*, rounds: int, turn: float) -> list[Section]:
+    """Measure a plugin that does nothing, and the calculator."""
+    return [
+        _section("In-process dispatch, a plugin that does nothing", _models.Idler, rounds, turn, promised="that does nothing"),
+        _section("In-process dispatch, the calculator", _models.Calculator, rounds, turn, promised="calculator"),
+    ]
+
+
+class _Spec:
+    @_hookspec
+    def execute(self, ctx: ExecutionContext, request: CalculatorRequest) -> CalculatorResponse:  # type: ignore[empty-body]
+        """Answer one request."""
+
+
+def _section(
+    title: str, plugin: type[Plugin[CalculatorRequest, CalculatorResponse]], rounds: int, turn: float, *, promised: str
+) -> Section:
+    section = Section(title, base=_PLUGGY)
+    with Host("benchmarks") as host:
+        host.register(plugin, name="plugin", isolation="none")
+        names: dict[str, Any] = {
+            "direct": plugin().execute,
+            "hook": _relay(plugin()).hook.execute,
+            "handle": host.plugin("plugin", CalculatorRequest, CalculatorResponse).execute,
+            "host": host.execute,
+            "ctx": ExecutionContext("1"),
+            "request": _models.REQUEST,
+            "data": _models.REQUEST.model_dump(),
+        }
+        statements = {
+            "direct method call": "direct(ctx, request)",
+            _PLUGGY: "hook(ctx=ctx, request=request)",
+            _HANDLE: "handle(request)",
+            "hostkit host.execute, untyped": "host('plugin', data)",
+        }
+        peers = [Peer(name, timeit.Timer(statement, globals=names).timeit) for name, statement in statements.items()]
+        found = interleave(peers, rounds=rounds, turn=turn)
+    section.measured(found)
+    section.promise(f"in-process handle.execute ÷ pluggy hook ({promised})", ratios(found[_HANDLE], found[_PLUGGY]), most=1.5)
+    return section
+
+
+def _relay(plugin: Plugin[CalculatorRequest, CalculatorResponse]) -> pluggy.PluginManager:
+    _hookimpl(type(plugin).execute)
+    manager = pluggy.PluginManager("benchmarks")
+    manager.add_hookspecs(_Spec)
+    manager.register(plugin)
+    return manager

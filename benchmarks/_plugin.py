@@ -1,0 +1,26 @@
+"""The work that every peer does, without pydantic; importable by every worker."""
+
+from __future__ import annotations
+
+from hostkit import Plugin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from hostkit import ExecutionContext
+
+REQUEST = {"operation": "add", "a": 2.0, "b": 3.0}
+
+
+def calculate(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request of plain data."""
+    return {"result": request["a"] + request["b"]}
+
+
+class Plain(Plugin["dict[str, Any]", "dict[str, Any]"]):
+    """A plugin of plain data."""
+
+    def execute(self, ctx: ExecutionContext, request: dict[str, Any]) -> dict[str, Any]:
+        """Add two numbers."""
+        return calculate(request)

@@ -1,0 +1,172 @@
+"""What was measured, as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One peer's figures, one a round; or none, and ``note`` says why. Units: s, calls/s, MB."""
+
+    name: str
+    samples: Sequence[float] = ()
+    unit: str = "s"
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """The middle figure."""
+        return median(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A promise of the design, and what was measured; ``samples`` are in ``unit``, "×" for ratios that were taken round by round."""
+
+    what: str
+    samples: Sequence[float]
+    unit: str
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the median keeps it."""
+        found = median(self.samples)
+        return (self.most is None or found <= self.most) and (self.least is None or found >= self.least)
+
+    @property
+    def limit(self) -> str:
+        """The promise in words."""
+        return f"≤ {_shown(self.most, self.unit)}" if self.most is not None else f"≥ {_shown(self.least or 0.0, self.unit)}"
+
+
+@dataclass(slots=True)
+class Section:
+    """One question's rows; ``base`` is the row that the others are compared with."""
+
+    title: str
+    base: str = ""
+    rows: list[Row] = field(default_factory=list)
+    budgets: list[Budget] = field(default_factory=list)
+
+    def measured(self, found: Mapping[str, Sequence[float]], unit: str = "s") -> None:
+        """Add a row for each."""
+        self.rows += [Row(name, tuple(samples), unit) for name, samples in found.items()]
+
+    def missing(self, name: str, why: str) -> None:
+        """Add a row of a peer that can't be measured here."""
+        self.rows.append(Row(name, note=why))
+
+    def promise(self, what: str, samples: Sequence[float], unit: str = "×", **limit: float) -> None:
+        """Add a budget: ``most=`` or ``least=``."""
+        self.budgets.append(Budget(what, tuple(samples), unit, **limit))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Divide round by round: what slows a whole round down cancels out."""
+    return [one / other for one, other in zip(above, below, strict=True)]
+
+
+def text(sections: Sequence[Section], conditions: Mapping[str, Any]) -> str:
+    """Return everything as tables."""
+    lines = [", ".join(f"{key} {value}" for key, value in conditions.items())]
+    for section in sections:
+        lines += ["", section.title, *_table(section)]
+    if any(section.budgets for section in sections):
+        lines += ["", "Budgets (DESIGN.md, section 8)", *_verdicts(sections)]
+    return "\n".join(lines)
+
+
+def data(sections: Sequence[Section], conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything as JSON data; times are seconds."""
+    return {
+        "conditions": dict(conditions),
+        "sections": [
+            {
+                "title": section.title,
+                "base": section.base,
+                "rows": [_row_data(row) for row in section.rows],
+                "budgets": [
+                    {"what": each.what, "budget": each.limit, "measured": median(each.samples), "unit": each.unit, "met": each.met}
+                    for each in section.budgets
+                ],
+            }
+            for section in sections
+        ],
+    }
+
+
+def conditions(*, pinned: int | None, rounds: int) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpus": len(os.sched_getaffinity(0)) if pinned is None else f"1 (pinned to {pinned})",
+        "rounds": rounds,
+        "load": f"{os.getloadavg()[0]:.2f}",
+        "bytecode": "not written" if sys.dont_write_bytecode else "cached",
+    }
+
+
+def _table(section: Section) -> list[str]:
+    base = next((row for row in section.rows if row.name == section.base and row.samples), None)
+    cells = [("", "median", "min – max", f"× {section.base}" if base is not None else "")]
+    for row in section.rows:
+        if not row.samples:
+            cells.append((row.name, "–", row.note, ""))
+            continue
+        spread = f"{_shown(min(row.samples), row.unit)} – {_shown(max(row.samples), row.unit)}"
+        against = "" if base is None or base.unit != row.unit else f"{row.median / base.median:.2f}"
+        cells.append((row.name, _shown(row.median, row.unit), spread, against))
+    return _aligned(cells)
+
+
+def _verdicts(sections: Sequence[Section]) -> list[str]:
+    cells = [("", "budget", "median", "min – max", "")]
+    for section in sections:
+        for each in section.budgets:
+            spread = f"{_shown(min(each.samples), each.unit)} – {_shown(max(each.samples), each.unit)}"
+            cells.append((each.what, each.limit, _shown(median(each.samples), each.unit), spread, "met" if each.met else "MISSED"))
+    return _aligned(cells)
+
+
+def _aligned(cells: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join([f"  {row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        for row in cells
+    ]
+
+
+def _row_data(row: Row) -> dict[str, Any]:
+    if not row.samples:
+        return {"name": row.name, "skipped": row.note}
+    return {
+        "name": row.name,
+        "unit": row.unit,
+        "median": row.median,
+        "min": min(row.samples),
+        "max": max(row.samples),
+        "samples": list(row.samples),
+    }
+
+
+def _shown(value: float, unit: str) -> str:
+    if unit == "calls/s":
+        return f"{value:,.0f}/s"
+    if unit == "MB":
+        return f"{value:.1f} MB"
+    if unit == "×":
+        return f"{value:.2f} ×"
+    for factor, name in ((1e9, "ns"), (1e6, "µs"), (1e3, "ms")):
+        if abs(value) * factor < 1000.0:
+            return f"{value * factor:.3g} {name}" if abs(value) * factor < 100.0 else f"{value * factor:.0f} {name}"
+    return f"{value:.2f} s"

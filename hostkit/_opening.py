@@ -1,0 +1,48 @@
+"""What a backend is opened with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._contract import Caller
+from ._monitor import Monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
+
+    Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
+    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set.
+    """
+
+    timeout: float = 30.0
+    workers: int = 1
+    concurrency: int | None = None
+    start_timeout: float = 30.0
+    close_timeout: float = 5.0
+    cancel_grace: float = 1.0
+    heartbeat: float = 5.0
+    heartbeat_misses: int = 3
+    restarts: int = 3
+    restart_window: float = 300.0
+    max_message: int = 64 * 1024 * 1024
+    limits: Mapping[str, float] | None = None
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty."""
+
+    name: str
+    entry_point: str
+    config: Mapping[str, Any]
+    settings: Settings
+    caller: Caller
+    monitor: Monitor
+    directory: Path | None = None
+    target: object | None = None

@@ -1,0 +1,49 @@
+"""A developer's verbs: ``nox -s demo``, ``nox -s benchmark``; the tests are tox's."""
+
+import nox
+
+nox.options.sessions = ["demo"]
+nox.options.default_venv_backend = "venv"
+
+SAMPLES = [
+    "./sample_plugins/calculator-plugin",
+    "./sample_plugins/text-host",
+    "./sample_plugins/text-hooks-plugin",
+    "./sample_plugins/user-auth-plugin",
+]
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Install hostkit and the sample plugins as packages, and run the calculator in both modes."""
+    session.install(".", *SAMPLES)
+    hostkit = ("hostkit", "--app", "hostkit")
+    session.run(*hostkit, "list")
+    session.run(*hostkit, "execute", "calculator", '{"operation": "add", "a": 2, "b": 3}', "--isolation", "none")
+    session.run(*hostkit, "execute", "calculator", "operation=divide", "a=1", "b=3", "--isolation", "process")
+    session.run(*hostkit, "execute", "calculator", "operation=divide", "a=1", "b=0", "--isolation", "process", success_codes=[1])
+    session.run(*hostkit, "health", "calculator")
+    session.run(*hostkit, "info", "calculator")
+    session.run("python", "-m", "texthost", "the quick brown fox", "--isolation", "process")
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Measure hostkit beside its peers; arguments go to ``python -m benchmarks``."""
+    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "benchmark"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run the long tests: random interleavings and many start and stop cycles."""
+    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"), *SAMPLES)
+    session.run("python", "-m", "pytest", "tests/soak", "--override-ini=python_files=soak_*.py", "--timeout=1800", *session.posargs)
+
+
+@nox.session
+def fix(session: nox.Session) -> None:
+    """Format, and mend what ruff can mend."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    session.run("ruff", "check", "--fix")
+    session.run("ruff", "format")
