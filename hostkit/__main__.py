@@ -1,0 +1,10 @@
+"""``python -m hostkit`` is ``hostkit``."""
+
+from __future__ import annotations
+
+import sys
+
+from hostkit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

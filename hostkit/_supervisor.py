@@ -45,7 +45,11 @@ class Supervisor:
         self._monitor = opening.monitor
         self._clock = clock
         self._jitter = jitter
-        self._lock = threading.Lock()  # guards _links and _closing
+        self._lock = threading.Lock()  # guards _links, _started and _closing
+        # Held while a worker is being replaced: close() passes it once, so that no worker is born behind its back. Reentrant, because
+        # a forgotten host is closed by whichever thread collects it.
+        self._replacing = threading.RLock()
+        self._started = False
         self._links: set[Link] = set()
         self._closing = False
         self._deaths: deque[float] = deque()  # monitor's thread only
@@ -59,6 +63,8 @@ class Supervisor:
         except BaseException:
             self.close(Deadline.after(0.0))
             raise
+        with self._lock:
+            self._started = True
         for link in links:
             self._offer(link)
         return introductions[0]
@@ -99,6 +105,7 @@ class Supervisor:
         Idempotent."""
         with self._lock:
             self._closing = True
+        with self._replacing, self._lock:
             links = list(self._links)
         self.idle.fail(lambda: self._closed())
         complaints = _close_all(links, deadline)
@@ -133,9 +140,11 @@ class Supervisor:
     def _ended(self, link: Link) -> None:
         with self._lock:
             self._links.discard(link)
-            closing = self._closing
+            closing = self._closing or not self._started
         for channel in self.idle.discard(set(link.channels)):
             channel.close()
+        if link.introduced.exception() is not None:
+            link.hang_up()  # it never got to offer its channels
         ending = link.ending
         if closing or ending is None or link.retired:
             return
@@ -165,11 +174,12 @@ class Supervisor:
         return longest * self._jitter()
 
     def _restart(self) -> None:
-        with self._lock:
-            if self._closing:
-                return
         try:
-            link = self._launch()
+            with self._replacing:
+                with self._lock:
+                    if self._closing:
+                        return
+                link = self._launch()
         except (OSError, HostkitError) as error:
             tell("ERROR", f"plugin {self._opening.name!r}: a worker can't be started: {error}", plugin=self._opening.name)
             self._replace(count=True)

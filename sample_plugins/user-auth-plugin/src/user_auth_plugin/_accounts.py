@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
-from hostkit import RetryableError
 from pydantic import SecretStr
 from sqlalchemy import (
     URL,
@@ -28,6 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
+
+from hostkit import RetryableError
 
 from ._messages import LONGEST_USER_ID
 

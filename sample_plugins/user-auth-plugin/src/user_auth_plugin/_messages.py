@@ -9,7 +9,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapVali
 
 from ._secret import Secret, veiled
 
-
 LONGEST_USER_ID = 255
 
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 
 from argon2 import PasswordHasher
-from hostkit import ExecutionContext, HealthStatus, Plugin, Status
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
+
+from hostkit import ExecutionContext, HealthStatus, Plugin, Status
 
 from ._accounts import Account, Accounts
 from ._config import AuthConfig
@@ -80,18 +81,17 @@ class UserAuth(Plugin[AuthRequest, AuthResponse]):
         try:
             token = self._tokens.read(text, user_id)
         except InvalidToken as error:
-            return _refusal(ctx, user_id, _BAD_TOKEN, why=str(error))
+            return _refusal(ctx, user_id, _NOT_ACCEPTED, why=str(error))
         account = self._accounts.find(user_id)
         if account is None or account.id != token.account_id:
-            return _refusal(ctx, user_id, _BAD_TOKEN, why="its token's account is gone")
+            return _refusal(ctx, user_id, _NOT_ACCEPTED, why="its token's account is gone")
         ctx.logger.info("user %s authenticated by token", user_id)
         return AuthResponse(valid=True, user_id=user_id, metadata=_metadata("token", token))
 
     def _welcome(self, account: Account) -> AuthResponse:
         token = self._tokens.issue(account.user_id, account.id)
-        return AuthResponse(
-            valid=True, user_id=account.user_id, token=SecretStr(token.text), metadata=_metadata("password", token)
-        )
+        metadata = _metadata("password", token)
+        return AuthResponse(valid=True, user_id=account.user_id, token=SecretStr(token.text), metadata=metadata)
 
     def _count(self) -> None:
         with self._lock:
@@ -107,7 +107,7 @@ class UserAuth(Plugin[AuthRequest, AuthResponse]):
         }
 
 
-_BAD_TOKEN = "the token is invalid or has expired"  # noqa: S105  # a message
+_NOT_ACCEPTED = "the token is invalid or has expired"
 
 
 def _refusal(ctx: ExecutionContext, user_id: str, error: str, *, why: str = "") -> AuthResponse:

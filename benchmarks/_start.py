@@ -1,0 +1,120 @@
+"""From nothing to the first answer of a worker, and how much memory an idle one has to itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hostkit
+from hostkit import Host
+
+from . import _models, _peers, _plugin
+from ._report import Row, Section
+from ._site import PLAIN, PYDANTIC, site
+from ._timing import Peer, interleave
+
+_OURS, _OURS_COMPILING = "hostkit, without pydantic", "hostkit, without pydantic, no bytecode cached"
+_OURS_PYDANTIC = "hostkit, with pydantic"
+_FLOOR = "bare interpreter (python -I -S -c pass)"
+
+
+def measure(*, rounds: int, turn: float) -> list[Section]:
+    """Measure starts and memory; at least seven of each."""
+    del turn  # a start is one start
+    rounds = max(7, rounds)
+    start = Section("Worker start to first answer", base=_FLOOR)
+    memory: dict[str, list[float]] = {_OURS: [], _OURS_PYDANTIC: []}
+    with site({"plain": PLAIN, "models": PYDANTIC}) as place:
+        peers = [
+            Peer(_OURS, lambda _: _started("plain", memory[_OURS]), number=1),
+            Peer(_OURS_COMPILING, lambda _: _started_compiling(place), number=1),
+            Peer(_OURS_PYDANTIC, lambda _: _started("models", memory[_OURS_PYDANTIC]), number=1),
+            Peer("ProcessPoolExecutor (spawn), without pydantic", lambda _: _pool_started(_plugin.calculate, _plugin.REQUEST), number=1),
+            Peer("ProcessPoolExecutor (spawn), with pydantic", lambda _: _pool_started(_models.calculate, _models.REQUEST), number=1),
+            Peer(_FLOOR, lambda _: _bare(), number=1),
+        ]
+        with _with_bytecode():
+            _started("plain", [])
+            _started("models", [])
+            found = interleave(peers, rounds=rounds, turn=0.0)
+    start.measured(found)
+    start.promise("worker start to first answer, without pydantic", found[_OURS], "s", most=0.045)
+    idle = Section("Unique memory of an idle worker (USS)")
+    idle.rows += [Row(name, samples, "MB") for name, samples in memory.items()]
+    idle.promise("idle worker's memory, without pydantic", memory[_OURS], "MB", most=10.0)
+    return [start, idle]
+
+
+class _with_bytecode:  # noqa: N801 - reads as a phrase where it is used
+    """Let workers cache bytecode, which many containers forbid by PYTHONDONTWRITEBYTECODE: a worker does as its host does."""
+
+    def __enter__(self) -> None:
+        self._before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+
+    def __exit__(self, *_: object) -> None:
+        sys.dont_write_bytecode = self._before
+
+
+def _started(name: str, memory: list[float]) -> float:
+    with Host() as host:
+        host.specs  # noqa: B018 - the look at what is installed has a section of its own
+        started = time.perf_counter()
+        host.load(name, isolation="process")
+        host.execute(name, _plugin.REQUEST)
+        seconds = time.perf_counter() - started
+        memory.append(_unique_memory(host, name))
+    return seconds
+
+
+def _unique_memory(host: Host, name: str) -> float:
+    backend: Any = host._record(name).lane.backend  # type: ignore[union-attr]  # it is loaded
+    (pid,) = backend.supervisor.pids
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+    return kilobytes / 1024
+
+
+def _started_compiling(place: Path) -> float:
+    """The same from a copy of hostkit without bytecode, in a host that may not write any."""
+    with tempfile.TemporaryDirectory(prefix="hostkit-benchmarks-") as copy:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(hostkit.__file__).parent, Path(copy, "hostkit"), ignore=ignored)
+        environment = {**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{place}"}
+        said = subprocess.run(
+            [sys.executable, "-B", "-c", _COMPILING], env=environment, cwd=copy, check=True, capture_output=True, text=True
+        )
+    seconds: float = json.loads(said.stdout)
+    return seconds
+
+
+_COMPILING = """
+import time
+import hostkit
+with hostkit.Host() as host:
+    host.specs
+    started = time.perf_counter()
+    host.load("plain", isolation="process")
+    host.execute("plain", {"a": 2.0, "b": 3.0})
+    print(time.perf_counter() - started)
+"""
+
+
+def _pool_started(work: Callable[[Any], Any], request: object) -> float:
+    started = time.perf_counter()
+    with _peers.process_pool(1) as pool:
+        pool.submit(work, request).result()
+        return time.perf_counter() - started
+
+
+def _bare() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+    return time.perf_counter() - started

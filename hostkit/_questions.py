@@ -1,0 +1,109 @@
+"""The host's end of a worker's control socket: what is asked beside the calls, and the frames that come back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from ._deadline import Deadline
+from ._worker._frames import ERROR, RESULT, Assembler, Frame, FrameError, parts
+
+# A control frame holds a health status, an introduction or an error: text, not data.
+_CAP = 4 * 1024 * 1024
+
+
+class Full(Exception):
+    """The worker doesn't read what it is told."""
+
+
+class Questions:
+    """Sends from any thread; ``arrived`` and ``take`` are the monitor's alone."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._assembler = Assembler(_CAP)
+        self._ids = itertools.count(1)
+        self._sending = threading.Lock()  # keeps one frame's bytes together
+        self._lock = threading.Lock()  # guards _open and _over
+        self._open: dict[int, Future[Frame]] = {}
+        self._over = False
+
+    def send(self, pieces: list[bytes], deadline: Deadline) -> None:
+        """Send one frame. A worker that has gone is no error: its death is seen elsewhere. Raises ``Full``."""
+        with self._sending:
+            view = memoryview(b"".join(pieces))
+            while view:
+                try:
+                    view = view[self._control.send(view, socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    if not _writable(self._control, deadline):
+                        raise Full from None
+                except OSError:
+                    return
+
+    def ask(self, kind: int) -> Future[Frame]:
+        """Send a question; the future gets the answer's frame, or is cancelled when the worker ends. Raises ``Full``."""
+        answer: Future[Frame] = Future()
+        number = next(self._ids)
+        with self._lock:
+            if self._over:
+                answer.cancel()
+                return answer
+            self._open[number] = answer
+        self.send(parts(kind, number), Deadline.after(0.0))
+        return answer
+
+    def arrived(self) -> Iterator[Frame | None]:
+        """Yield the frames that are here, and at last None where the worker has closed its end. Raises ``FrameError``."""
+        try:
+            with self._assembler.room() as room:
+                count = self._control.recv_into(room, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        self._assembler.arrived(count)
+        while (frame := self._assembler.pop()) is not None:
+            yield frame
+        if count == 0:
+            yield None
+
+    def take(self, frame: Frame) -> None:
+        """Hand an answer to whoever asked. Raises ``FrameError`` for one that nobody asked for."""
+        with self._lock:
+            asked = self._open.pop(frame.call_id, None)
+        if asked is None or frame.kind not in (RESULT, ERROR):
+            raise FrameError(f"an answer to question {frame.call_id}, which is not open")
+        if asked.set_running_or_notify_cancel():
+            asked.set_result(frame)
+
+    def end(self) -> None:
+        """Cancel what is still open: nobody will answer any more."""
+        with self._lock:
+            self._over = True
+            left, self._open = self._open, {}
+        for answer in left.values():
+            answer.cancel()
+
+
+def spoken(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a worker said. Raises ``FrameError`` for anything else: it comes from foreign code's process."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"no JSON: {type(error).__name__}") from None
+    if not isinstance(said, dict):
+        raise FrameError(f"a {type(said).__name__} instead of a JSON object")
+    return said
+
+
+def _writable(connection: socket.socket, deadline: Deadline) -> bool:
+    poller = select.poll()
+    poller.register(connection, select.POLLOUT)
+    return bool(poller.poll(deadline.remaining() * 1000))

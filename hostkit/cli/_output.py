@@ -1,0 +1,100 @@
+"""Where answers go: stdout, which nothing else may write to, and what to do when it is gone."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+from ._text import json_text
+
+
+class OutputGone(Exception):
+    """Whoever read stdout has gone away."""
+
+
+class OutputFailed(Exception):
+    """Stdout can't be written to."""
+
+
+class Output:
+    """Writes answers; every line is on its way when a method returns."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self.terminal = stream is not None and stream.isatty()
+
+    def line(self, text: str) -> None:
+        """Write one or more whole lines. Raises ``OutputGone`` and ``OutputFailed``."""
+        if self.stream is None:
+            raise OutputFailed("stdout is closed")
+        encoding = self.stream.encoding or "utf-8"
+        try:
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            self.stream.flush()
+        except BrokenPipeError:
+            _silence(self.stream)
+            raise OutputGone from None
+        except OSError as error:
+            _silence(self.stream)
+            raise OutputFailed(f"stdout can't be written to: {error.strerror or error}") from None
+
+    def json(self, value: object, *, one_line: bool = False) -> None:
+        """Write a value as JSON: indented on a terminal, compact elsewhere."""
+        encoding = (getattr(self.stream, "encoding", None) or "utf-8").lower().replace("_", "-")
+        self.line(json_text(value, indented=self.terminal and not one_line, ascii_only=encoding not in ("utf-8", "utf8")))
+
+
+@contextmanager
+def kept_from_plugins() -> Iterator[Output]:
+    """Give stdout to the block alone: what a plugin in this process prints, also from C code or a child, goes to stderr."""
+    real = sys.stdout
+    if real is None or not _is_process_stdout(real):
+        with redirect_stdout(sys.stderr):
+            yield Output(real)
+        return
+    real.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2 if _is_open(2) else os.open(os.devnull, os.O_WRONLY), 1)
+        with open(kept, "w", encoding=real.encoding, errors="backslashreplace", closefd=False) as answers:
+            yield Output(answers)
+        _flush(real)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _silence(stream)
+
+
+def _is_process_stdout(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (io.UnsupportedOperation, AttributeError, ValueError):
+        return False
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's own flush at exit says nothing."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass  # no real file behind it
