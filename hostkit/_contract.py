@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         pass
 
 else:
+    Req, Resp = "Req", "Resp"
 
     class _GenericPlugin:
         __slots__ = ()
@@ -277,7 +278,7 @@ class ExecutionContext:
         return f"ExecutionContext(request_id={self.request_id!r}, timeout={self._timeout!r}, attempt={self._attempt})"
 
 
-class Plugin(_GenericPlugin["Req", "Resp"] if TYPE_CHECKING else _GenericPlugin):
+class Plugin(_GenericPlugin[Req, Resp]):
     """The contract: subclass it, or duck-type it with an object that has ``execute``.
 
     ``execute`` may be a function, a coroutine function, a generator or an async generator; the last two stream. It is called

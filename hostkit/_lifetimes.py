@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from typing import Protocol
 
 import multiprocess.process
 import multiprocess.util  # noqa: F401 - imported for its exit handler, which must be registered before ours
 
-# Seconds that the interpreter's exit may be held up by all workers together.
+from ._deadline import Deadline
+
+# Seconds that running calls and closing plugins of all hosts together may hold up the interpreter's exit.
 _GRACE = 1.0
 
 
@@ -30,8 +33,20 @@ class Open(Protocol):
         ...
 
 
-# Weak, so that being watched keeps no host alive.
+class Inherited(Protocol):
+    """Descriptors that a fork must not keep: with a copy of a lifeline it would keep the parent's worker alive."""
+
+    def forget(self) -> None:
+        """Close this process's copies."""
+        ...
+
+
+# Weak, so that being watched keeps nothing alive.
 _open: weakref.WeakSet[Open] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+# Held while a worker's descriptors are made and handed over, so that no fork falls in between and keeps some.
+starting = threading.Lock()
 
 
 def watch(host: Open) -> None:
@@ -44,12 +59,21 @@ def unwatch(host: Open) -> None:
     _open.discard(host)
 
 
+def close_in_forks(descriptors: Inherited) -> None:
+    """Close these in every fork of this process, from now on."""
+    _inherited.add(descriptors)
+
+
 def _at_exit() -> None:
+    deadline = Deadline.after(_GRACE)
     for host in list(_open):
-        host.close(_GRACE)
+        host.close(deadline.remaining())
 
 
 def _in_child() -> None:
+    starting.release()
+    for descriptors in list(_inherited):
+        descriptors.forget()
     for host in list(_open):
         host.forget()
     # multiprocess would terminate the parent's daemon children when the fork exits.
@@ -60,4 +84,4 @@ def _in_child() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=starting.acquire, after_in_parent=starting.release, after_in_child=_in_child)

@@ -8,24 +8,42 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
+
+from ._log import tell
 
 
 class Monitor:
     """Runs callbacks when descriptors are readable and when times have come. Thread-safe; starts with its first use."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _loop and _thread
+        self._lock = threading.Lock()  # guards everything below
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._held = 0
+        self._stopping = False
 
     def run(self, step: Callable[..., object], *arguments: object) -> None:
-        """Run a step on the monitor's thread, soon. After ``stop`` nothing runs any more."""
+        """Run a step on the monitor's thread, soon. After the end of the thread nothing runs any more."""
         loop = self._started()
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(step, *arguments)
-            except RuntimeError:  # stopped meanwhile
+            except RuntimeError:  # ended meanwhile
                 pass
+
+    def hold(self) -> None:
+        """Keep the thread running, beyond ``stop`` too, until ``let_go``: a worker that still lives is seen to its end."""
+        with self._lock:
+            self._held += 1
+
+    def let_go(self) -> None:
+        """Take one ``hold`` back."""
+        with self._lock:
+            self._held -= 1
+            ending = self._stopping and not self._held
+        if ending:
+            self._end()
 
     # The following are for steps that run on the monitor's thread.
 
@@ -36,7 +54,7 @@ class Monitor:
 
     def unwatch(self, fd: int) -> None:
         """Stop watching ``fd``, before it is closed."""
-        if self._loop is not None and not self._loop.is_closed():
+        if fd >= 0 and self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(fd)
 
     def later(self, seconds: float, step: Callable[..., object], *arguments: object) -> asyncio.TimerHandle | None:
@@ -51,28 +69,40 @@ class Monitor:
         return threading.current_thread() is self._thread
 
     def stop(self) -> None:
-        """End the thread. Idempotent."""
+        """End the thread once nobody holds it. Idempotent."""
         with self._lock:
-            thread, loop = self._thread, self._loop
-            self._thread = None
-        if thread is not None and loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(loop.stop)
-            if thread is not threading.current_thread():
+            self._stopping = True
+            held, thread = self._held, self._thread
+        if not held:
+            self._end()
+            if thread is not None and thread is not threading.current_thread():
                 thread.join(2.0)
 
     def forget(self) -> None:
         """Drop a thread that this process doesn't have, because it is a fork of the one that had it."""
         self._lock = threading.Lock()
         self._thread = None
+        self._stopping = True
+        # Closing it here would take the parent's descriptors off the epoll object that a fork shares with its parent.
         self._loop = None
+
+    def _end(self) -> None:
+        with self._lock:
+            loop = self._loop
+        if loop is not None and not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(loop.stop)
+            except RuntimeError:  # ended meanwhile
+                pass
 
     def _started(self) -> asyncio.AbstractEventLoop | None:
         with self._lock:
-            if self._thread is None and self._loop is None:
+            if self._thread is None and not self._stopping:
                 self._loop = asyncio.new_event_loop()
+                self._loop.set_exception_handler(_tell_of)
                 self._thread = threading.Thread(target=_run, args=(self._loop,), name="hostkit-monitor", daemon=True)
                 self._thread.start()
-            return self._loop if self._thread is not None else None
+            return self._loop
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -80,3 +110,9 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
+
+
+def _tell_of(loop: asyncio.AbstractEventLoop, said: dict[str, Any]) -> None:
+    # asyncio's own handler would write to the application's stderr.
+    del loop
+    tell("ERROR", f"the monitor: {said.get('message')}: {said.get('exception')!r}")

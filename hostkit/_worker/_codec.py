@@ -107,13 +107,15 @@ class _PydanticCodec:
         config = getattr(annotation, "model_config", {})
         # A model that says nothing of extra fields means "no others": a mistyped name is an error, not lost data.
         self._strict = {"extra": "forbid"} if not tolerant and "extra" not in config and _takes_extra() else {}
+        # The author's word that inputs are secrets holds for hostkit's errors, too.
+        self._hidden = bool(config.get("hide_input_in_errors"))
         self._names = list(getattr(annotation, "model_fields", ()))
 
     def decode(self, payload: bytes) -> Any:
         try:
             return self._validator.validate_json(payload, **self._strict)
         except ValueError as error:
-            raise _from_pydantic(error, self._names) from None
+            raise _from_pydantic(error, self._names, hidden=self._hidden) from None
 
     def encode(self, value: object, *, round_trip: bool = False) -> bytes:
         if self.type is not None and isinstance(value, self.type):
@@ -156,14 +158,14 @@ def _takes_extra() -> bool:
     return (int(version[0]), int(version[1])) >= (2, 12)
 
 
-def _from_pydantic(error: Any, names: list[str]) -> DataError:
+def _from_pydantic(error: Any, names: list[str], *, hidden: bool) -> DataError:
     if not hasattr(error, "errors"):
         return DataError("", "valid data", str(error))
     rows = [
         {
             "path": ".".join(str(part) for part in row["loc"]),
             "expected": _expected(row, names),
-            "found": found(row["input"]) if row["type"] != "missing" else "nothing",
+            "found": "nothing" if row["type"] == "missing" else "something else" if hidden else found(row["input"]),
         }
         for row in error.errors(include_url=False)[:20]
     ]
@@ -173,7 +175,9 @@ def _from_pydantic(error: Any, names: list[str]) -> DataError:
 def _expected(row: dict[str, Any], names: list[str]) -> str:
     if row["type"] == "extra_forbidden":
         return no_such_field(str(row["loc"][-1]), names)
-    return "this field" if row["type"] == "missing" else str(row["msg"])
+    if row["type"] == "missing":
+        return "this field"
+    return str(row["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _fault(value: object, error: Exception) -> DataError:

@@ -120,10 +120,10 @@ def _configures_hostkit(path: Path) -> bool:
         raise ConfigError(f"{path}: {error.strerror}") from None
     if b"hostkit" not in data:
         return False
-    from .._parsing import Unreadable, parse
+    import tomllib
 
     try:
-        tool = parse(data, path.suffix).get("tool", {})
-    except Unreadable as error:
+        tool = tomllib.loads(data.decode("utf-8")).get("tool", {})
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     return isinstance(tool, dict) and "hostkit" in tool

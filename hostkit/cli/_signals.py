@@ -52,8 +52,10 @@ class Signals:
     def closing(self) -> Iterator[None]:
         """Everything in the block is on its way out already: a signal forces it."""
         self._ending = True
-        yield
-        self._ending = self.status != 0
+        try:
+            yield
+        finally:
+            self._ending = self.status != 0
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._ending:

@@ -1,0 +1,138 @@
+"""From arguments to an exit status: options, the verb's module, and every way in which a run can end."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from .. import __version__
+from .._errors import HostkitError
+from . import VERBS, _status
+from ._output import OutputFailed, OutputGone
+from ._session import Session
+from ._signals import Signals, kill_workers
+from ._told import tell, tell_error
+from ._verb import shared_options
+
+# The documented name of click's own protocol for completion.
+_COMPLETE = "_HOSTKIT_COMPLETE"
+
+
+class Verbs(click.Group):
+    """The table of verbs as a click group: a verb's module is imported only when that verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__).verb
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(VERBS)}"
+            ctx.fail(f"no verb {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, words) for verb, (_, words) in VERBS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [CompletionItem(verb, help=words) for verb, (_, words) in VERBS.items() if verb.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+        """What click's own test runner calls."""
+        raise SystemExit(run(list(args or ()), Signals()))
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.obj.output.line(f"hostkit {__version__} (Python {platform.python_version()})")
+        context.exit()
+
+
+hostkit = Verbs(
+    "hostkit",
+    params=[
+        *shared_options(),
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit."
+        ),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Find, call and check plugins, in this process or isolated in another one.",
+    epilog=(
+        "Exit status: 0 answered, 1 the plugin failed, 2 wrong usage or request, 3 not found or refused, 4 timed out, "
+        "5 the worker was lost, 130 interrupted, 143 terminated."
+    ),
+)
+
+
+def run(arguments: list[str], signals: Signals) -> int:
+    """Run one command line and return its exit status. Whatever happens is one sentence on stderr, never a traceback."""
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    session = Session(signals, json=as_json)
+    instruction = os.environ.get(_COMPLETE)
+    if instruction:
+        return shell_complete(hostkit, {"obj": session}, "hostkit", _COMPLETE, instruction)
+    try:
+        with hostkit.make_context("hostkit", arguments, obj=session) as context:
+            status: int = hostkit.invoke(context)
+    except click.exceptions.Exit as done:
+        status = done.exit_code
+    except click.ClickException as error:
+        status = _tell_usage(error, as_json=as_json)
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        kill_workers()
+        status = signals.status or 130
+    except OutputGone:
+        status = _status.PIPE
+    except HostkitError as error:
+        status = _status.status_of(error)
+        tell_error(error, kind=type(error).__name__, status=status, as_json=as_json, verbose=session.verbose)
+    except (OutputFailed, Exception) as error:  # no traceback of hostkit's own reaches a user
+        status = _status.FAULT
+        tell_error(error, kind=_kind_of_fault(error), status=status, as_json=as_json, verbose=0)
+    return _interrupted(signals, as_json=as_json) or status
+
+
+def _tell_usage(error: click.ClickException, *, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        tell(error.format_message())
+        return _status.USAGE
+    plain = click.UsageError(error.format_message())
+    plain.__dict__.pop("ctx", None)
+    tell_error(plain, kind="UsageError", status=_status.USAGE, as_json=as_json, verbose=0)
+    context = getattr(error, "ctx", None)
+    if context is not None and not as_json:
+        tell(f"  ({context.command_path} -h shows how it is used)")
+    return _status.USAGE
+
+
+def _kind_of_fault(error: Exception) -> str:
+    if isinstance(error, OutputFailed):
+        return "OutputFailed"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
+    return f"this is a fault in hostkit{place}: {type(error).__name__}"
+
+
+def _interrupted(signals: Signals, *, as_json: bool) -> int:
+    if signals.status and as_json:
+        words = {130: "interrupted", 143: "terminated"}.get(signals.status, "ended")
+        tell_error(InterruptedError(words), kind="Interrupted", status=signals.status, as_json=True, verbose=0)
+    return signals.status
