@@ -2,7 +2,8 @@
 
 ``is_alive``, ``exitcode``, ``sentinel``, ``join``, ``terminate``, ``kill`` and ``multiprocess.active_children()`` all hold. Unlike
 spawn, the child gets its own session, an allow-list environment, only the descriptors it needs, and neither the host's argv,
-authkey, main module nor anything pickled.
+authkey, main module nor anything pickled. It keeps the host's working directory and umask, so that a relative path and a new
+file's mode mean the same to a plugin wherever it runs.
 """
 
 from __future__ import annotations
@@ -17,16 +18,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multiprocess.process import BaseProcess
+import multiprocess.process
+from multiprocess.process import BaseProcess, active_children
 
 from . import _worker
 
 # What a program needs to find its way, its language and its clock. Everything else of the host's environment stays there.
 _ALLOWED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
 _THREAD_COUNTS = ("MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-# Module level, because multiprocess's own bookkeeping of children is, too, and not thread-safe.
-_starting = threading.Lock()
 
 
 class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no types
@@ -44,9 +43,13 @@ class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no t
         self.environment = environment
 
     def start(self) -> None:
-        """Execute the interpreter. Raises ``OSError`` where the system can't."""
-        with _starting:
-            super().start()
+        """Execute the interpreter; hold ``_lifetimes.starting``. Raises ``OSError`` where the system can't."""
+        # Not super().start(): that forbids it in a daemon process, such as a pool's, because nobody would end the grandchildren.
+        # A worker ends with its host by its lifeline.
+        active_children()  # reaps what has ended
+        self._popen = self._Popen(self)
+        self._sentinel = self._popen.sentinel
+        multiprocess.process._children.add(self)
 
     def _Popen(self, process: WorkerProcess) -> Popen:  # noqa: N802 - the name that BaseProcess calls
         return Popen(process)
@@ -76,7 +79,14 @@ class Popen:
         )
         self.pid = started.pid
         started.returncode = 0  # wait4 below reaps it: subprocess must neither wait nor warn
-        self.sentinel = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+        self.sentinel = -1
+        if hasattr(os, "pidfd_open"):
+            try:
+                self.sentinel = os.pidfd_open(self.pid)
+            except OSError:  # no descriptor left
+                self.kill()
+                os.waitpid(self.pid, 0)
+                raise
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit status, negative for a signal, or None while the process lives."""

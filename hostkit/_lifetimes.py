@@ -45,7 +45,8 @@ class Inherited(Protocol):
 _open: weakref.WeakSet[Open] = weakref.WeakSet()
 _inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
-# Held while a worker's descriptors are made and handed over, so that no fork falls in between and keeps some.
+# Held while a worker's descriptors are made and handed over, so that no fork falls in between and keeps some; and because
+# multiprocess's own bookkeeping of children is not thread-safe.
 starting = threading.Lock()
 
 

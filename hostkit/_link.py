@@ -8,49 +8,33 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import secrets
-import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ._backends._base import Opening
 from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Ending, Reason
-from ._errors import CallTimeout, PluginClosed, ProtocolError, WorkerHung
+from ._errors import CallCancelled, CallTimeout, ProtocolError, WorkerHung
 from ._importable import Target, host_path
 from ._launch import WorkerProcess, environment
+from ._lifetimes import close_in_forks, starting
 from ._log import OutputPipe
-from ._opening import Opening
+from ._questions import Full, Questions, spoken
 from ._raised import load_error
-from ._worker._frames import (
-    BOOT,
-    CANCEL,
-    ERROR,
-    GOODBYE,
-    PING,
-    PONG,
-    PROTOCOL,
-    READY,
-    RESULT,
-    Assembler,
-    Frame,
-    FrameError,
-    parts,
-    send_all,
-)
+from ._wires import Wires
+from ._worker._frames import BOOT, CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, PROTOCOL, READY, Frame, FrameError, parts
 
-# A control frame holds a health status, an introduction or an error: text, not data.
-_CONTROL_CAP = 4 * 1024 * 1024
+# Seconds between the end of a worker's sockets and its own end, where it dies in order.
+_SILENCE = 0.5
+# Bytes of output that are still read from a worker that has died.
+_LAST_WORDS = 1 << 20
 
 
 class _Hook(BaseModel):
@@ -80,66 +64,57 @@ class Link:
         self.introduced: Future[Introduction] = Future()
         self.ended = threading.Event()
         self.ending: Ending | None = None
-        self.retired = False
+        self.over = False  # no call may begin here any more: it has ended or is being replaced
         self._target = target
         self._on_end = on_end
         self._monitor = opening.monitor
-        self._cookie = secrets.token_hex(8)
-        self._lock = threading.Lock()  # guards _reason, _asked
+        self._cookie = os.urandom(8).hex()
+        self._lock = threading.Lock()  # guards _reason
         self._reason: Reason | None = None
-        self._asked: dict[int, Future[Frame]] = {}
-        self._ids = itertools.count(1)
-        self._sending = threading.Lock()  # keeps one control frame's bytes together
         self._unanswered = 0
-        self._goodbye = False
-        self.channels: list[Channel] = []
-        self._open_everything()
+        self._asked_to_close = False
+        self._said_goodbye = False
+        with starting:
+            self._start()
+        self._monitor.hold()
+        self._monitor.run(self._watch)
+        self._boot()
 
-    def _open_everything(self) -> None:
+    def _start(self) -> None:
         settings = self.opening.settings
-        theirs: list[int] = []
-        self._cleanup = ExitStack()
+        cores = (settings.limits or {}).get("cpu_cores")
+        self._wires = wires = Wires(self.opening.name, settings.concurrency or 1)
+        close_in_forks(wires)
+        theirs = wires.theirs
         try:
-            self._control, control = _socketpair(theirs)
-            self._cleanup.callback(self._control.close)
-            pairs = [_socketpair(theirs) for _ in range(settings.concurrency or 1)]
-            self.channels = [Channel(self, mine, settings.max_message) for mine, _ in pairs]
-            lifeline, self._lifeline = _pipe(self._cleanup, theirs)
-            self._faults = _unlinked_file(self._cleanup)
-            outputs = {name: _output(self._cleanup, theirs, name, self.opening.name) for name in ("stdout", "stderr", "log")}
-            self._outputs = {name: pipe for name, (pipe, _) in outputs.items()}
-            boot = {
-                "channels": [fd for _, fd in pairs],
-                "lifeline": lifeline,
-                "faults": self._faults,
-                "log": outputs["log"][1],
-            }
             self.process = WorkerProcess(
                 self.opening.name,
-                control=control,
-                fds=[control, *boot["channels"], lifeline, self._faults, boot["log"]],
-                streams=(outputs["stdout"][1], outputs["stderr"][1]),
-                environment=environment(settings.environment, self._cores),
+                control=theirs.control,
+                fds=[theirs.control, *theirs.channels, theirs.lifeline, wires.faults, theirs.log],
+                streams=(theirs.stdout, theirs.stderr),
+                environment=environment(settings.environment, None if cores is None else int(cores)),
             )
             self.process.start()
         except BaseException:
-            self._cleanup.close()
-            self.hang_up()
+            wires.close()
+            for mine in wires.sockets:
+                mine.close()
             raise
         finally:
-            for fd in theirs:
-                os.close(fd)
-        self._boot(boot)
+            wires.hand_over()
+        self._popen = self.process._popen
+        assert wires.control is not None
+        self._control = wires.control.fileno()
+        self._questions = Questions(wires.control)
+        self.channels = [Channel(self, mine, settings.max_message) for mine in wires.sockets]
 
-    @property
-    def _cores(self) -> int | None:
-        cores = (self.opening.settings.limits or {}).get("cpu_cores")
-        return None if cores is None else int(cores)
-
-    def _boot(self, descriptors: Mapping[str, Any]) -> None:
-        settings = self.opening.settings
+    def _boot(self) -> None:
+        settings, theirs = self.opening.settings, self._wires.theirs
         said = {
-            **descriptors,
+            "channels": theirs.channels,
+            "lifeline": theirs.lifeline,
+            "faults": self._wires.faults,
+            "log": theirs.log,
             **host_path(),
             "cookie": self._cookie,
             "plugin": self.opening.name,
@@ -149,28 +124,31 @@ class Link:
             "config": dict(self.opening.config),
             "limits": dict(settings.limits or {}),
             "cap": settings.max_message,
-            "timeout": settings.timeout,
         }
-        self._monitor.run(self._watch)
+        frame = parts(BOOT, meta=json.dumps(said).encode(), buffers=self._target.pickled)
         try:
-            self._send(parts(BOOT, meta=json.dumps(said).encode(), buffers=self._target.pickled), Deadline.after(10.0))
-        except OSError:
-            pass  # it died already; its death says how
-        self._monitor.run(self._limit_start)
+            self._questions.send(frame, Deadline.after(settings.start_timeout))
+        except Full:
+            self._too_slow()
 
     # What other threads ask for.
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded the plugin, and lives or has lived."""
+        return self.introduced.done() and self.introduced.exception() is None
+
     def end(self, reason: Reason) -> None:
         """Kill the worker; the first reason given is the one that its callers are told."""
-        with self._lock:
-            self._reason = self._reason or reason
-        self.process.kill()
+        self._because(reason)
+        self._popen.kill()
 
-    def terminate(self) -> None:
+    def terminate(self, reason: Reason) -> None:
         """Ask the worker's process group to end, by SIGTERM."""
-        self.process.terminate()
+        self._because(reason)
+        self._popen.terminate()
 
-    def death(self, *, patience: float = 0.5) -> Ending:
+    def death(self, *, patience: float = _SILENCE) -> Ending:
         """Return how the worker ended, after its end was seen. One that closed its sockets and lives on is killed."""
         if not self.ended.wait(patience):
             self.end(Reason(ProtocolError, "its worker closed a channel and lived on"))
@@ -181,71 +159,60 @@ class Link:
 
     def violation(self, error: FrameError) -> Ending:
         """End a worker that sent something else than frames, and return its ending."""
-        self.end(Reason(ProtocolError, f"its worker broke the protocol: {error}"))
+        self.end(broken(error))
         return self.death()
 
     def ask(self, kind: int) -> Future[Frame]:
-        """Send a question on the control socket; the future gets the answer's frame, or an ``Ended`` cancellation."""
-        answer: Future[Frame] = Future()
-        number = next(self._ids)
-        with self._lock:
-            if self.ending is not None:
-                answer.cancel()
-                return answer
-            self._asked[number] = answer
-        self._tell(parts(kind, number))
-        return answer
+        """Send a question on the control socket; the future gets the answer's frame, or is cancelled when the worker ends."""
+        self._asked_to_close = self._asked_to_close or kind == CLOSE
+        try:
+            return self._questions.ask(kind)
+        except Full:
+            self._deaf()
+            cancelled: Future[Frame] = Future()
+            cancelled.cancel()
+            return cancelled
 
     def cancel(self, call_id: int) -> None:
         """Tell the worker that nobody waits for a call any more."""
         self._tell(parts(CANCEL, call_id))
 
     def hang_up(self) -> None:
-        """Close the channels. Only for a worker without calls, which then ends by itself."""
+        """End the channels for whoever uses them. A worker without a call in it ends by itself then."""
         for channel in self.channels:
-            channel.close()
+            channel.hang_up()
 
-    @property
-    def said_goodbye(self) -> bool:
-        """Whether the worker closed in order."""
-        return self._goodbye
+    def _because(self, reason: Reason) -> None:
+        with self._lock:
+            self._reason = self._reason or reason
 
-    def abandon_in_child(self) -> None:
-        """Close this process's copies of everything, in a fork of the host."""
-        self._cleanup.close()
-        self.hang_up()
-
-    def _tell(self, pieces: list[bytes]) -> None:
+    def _tell(self, frame: list[bytes]) -> None:
         try:
-            self._send(pieces, Deadline.after(0.0))
-        except OSError:
-            pass  # its death is being seen by the monitor
-        except TimeoutError:
-            self.end(Reason(WorkerHung, "its worker stopped reading its control socket"))
+            self._questions.send(frame, Deadline.after(0.0))
+        except Full:
+            self._deaf()
 
-    def _send(self, pieces: list[bytes], deadline: Deadline) -> None:
-        with self._sending:
-            view = memoryview(b"".join(pieces))
-            while view:
-                try:
-                    view = view[self._control.send(view, socket.MSG_DONTWAIT) :]
-                except BlockingIOError:
-                    if not _writable(self._control, deadline):
-                        raise TimeoutError("the control socket is full") from None
+    def _deaf(self) -> None:
+        self.end(Reason(WorkerHung, "its worker stopped reading its control socket"))
 
     # What happens on the monitor's thread.
 
     def _watch(self) -> None:
-        self._assembler = Assembler(_CONTROL_CAP)
-        self._monitor.watch(self._control.fileno(), self._on_control)
-        for pipe in self._outputs.values():
+        self._monitor.watch(self._control, self._on_control)
+        for pipe in self._wires.outputs.values():
             self._monitor.watch(pipe.fd, lambda pipe=pipe: self._on_output(pipe))
-        if self.process.sentinel >= 0:
-            self._monitor.watch(self.process.sentinel, self._on_death)
+        self._sentinel = self._popen.sentinel
+        if self._sentinel >= 0:
+            self._monitor.watch(self._sentinel, self._on_death)
+        else:
+            self._look_for_death()
+        self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
 
-    def _limit_start(self) -> None:
-        seconds = self.opening.settings.start_timeout
-        self._start_timer = self._monitor.later(seconds, self._too_slow)
+    def _look_for_death(self) -> None:
+        # No pidfd on this system.
+        self._on_death()
+        if not self.ended.is_set():
+            self._monitor.later(0.02, self._look_for_death)
 
     def _too_slow(self) -> None:
         if not self.introduced.done():
@@ -254,21 +221,15 @@ class Link:
 
     def _on_control(self) -> None:
         try:
-            with self._assembler.room() as room:
-                count = self._control.recv_into(room, 0, socket.MSG_DONTWAIT)
-            self._assembler.arrived(count)
-            while (frame := self._assembler.pop()) is not None:
-                self._take(frame)
-            if count == 0:
-                self._monitor.unwatch(self._control.fileno())
-                self._monitor.later(0.5, self._on_silence)
-        except BlockingIOError:
-            pass
-        except ConnectionResetError:
-            self._monitor.unwatch(self._control.fileno())
-        except (FrameError, ValidationError, ValueError) as error:
-            self._monitor.unwatch(self._control.fileno())
-            self.end(Reason(ProtocolError, f"its worker broke the protocol: {error}"))
+            for frame in self._questions.arrived():
+                if frame is None:
+                    self._monitor.unwatch(self._control)
+                    self._monitor.later(_SILENCE, self._on_silence)
+                else:
+                    self._take(frame)
+        except FrameError as error:
+            self._monitor.unwatch(self._control)
+            self.end(broken(error))
 
     def _on_silence(self) -> None:
         if not self.ended.is_set():
@@ -276,23 +237,21 @@ class Link:
 
     def _take(self, frame: Frame) -> None:
         self._unanswered = 0
-        if frame.kind == READY and not self.introduced.done():
-            self._introduce(Introduction.model_validate_json(frame.meta))
-        elif frame.kind == ERROR and not self.introduced.done():
-            self.introduced.set_exception(load_error(json.loads(frame.meta), plugin=self.opening.name))
-        elif frame.kind in (RESULT, ERROR):
-            with self._lock:
-                asked = self._asked.pop(frame.call_id, None)
-            if asked is None:
-                raise FrameError(f"an answer to question {frame.call_id}, which is not open")
-            if not asked.cancelled():
-                asked.set_result(frame)
-        elif frame.kind == GOODBYE:
-            self._goodbye = True
+        starts = not self.introduced.done()
+        if frame.kind == READY and starts:
+            self._introduce(frame)
+        elif frame.kind == ERROR and starts:
+            self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
+        elif frame.kind == GOODBYE and self._asked_to_close:
+            self._said_goodbye = True
         elif frame.kind != PONG:
-            raise FrameError(f"a frame of kind {frame.kind} on the control socket")
+            self._questions.take(frame)
 
-    def _introduce(self, introduction: Introduction) -> None:
+    def _introduce(self, frame: Frame) -> None:
+        try:
+            introduction = Introduction.model_validate_json(frame.meta)
+        except ValidationError as error:
+            raise FrameError(f"the handshake is wrong: {error.errors(include_url=False)[0]['msg']}") from None
         expected = {"cookie": self._cookie, "protocol": PROTOCOL, "plugin": self.opening.name}
         for name, value in expected.items():
             if getattr(introduction, name) != value:
@@ -317,45 +276,34 @@ class Link:
             self._monitor.unwatch(pipe.fd)
 
     def _on_death(self) -> None:
-        code = self.process.exitcode
+        code = self._popen.poll()
         if code is None:
             return
-        timer = getattr(self, "_start_timer", None)
-        if timer is not None:
-            timer.cancel()
-        for fd in (self._control.fileno(), self.process.sentinel, *(pipe.fd for pipe in self._outputs.values())):
-            self._monitor.unwatch(fd)
-        self._drain_control()
-        for pipe in self._outputs.values():
-            pipe.read(most=1 << 20)
-        with self._lock:
-            asked, self._asked = self._asked, {}
-            self.ending = self._describe(code)
-        self._cleanup.close()
-        self.process.is_alive()  # takes it off multiprocess's list of children
-        self.process._popen.close()
-        self.ended.set()
-        for answer in asked.values():
-            answer.cancel()
-        if not self.introduced.done():
-            self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
-        self._on_end(self)
-
-    def _drain_control(self) -> None:
-        """Take what the worker still said before it died, above all why it couldn't load."""
+        self._monitor.unwatch(self._sentinel)
+        if self._start_timer is not None:
+            self._start_timer.cancel()
         try:
-            self._on_control()
-        except OSError:
-            pass
+            self._hear_the_rest()
+            self.ending = self._describe(code)
+        finally:
+            self._let_go(code)
+
+    def _hear_the_rest(self) -> None:
+        """Take what the worker still said before it died, above all why it couldn't load."""
+        self._on_control()
+        self._monitor.unwatch(self._control)
+        for pipe in self._wires.outputs.values():
+            self._monitor.unwatch(pipe.fd)
+            pipe.read(most=_LAST_WORDS)
 
     def _describe(self, code: int) -> Ending:
-        dump = os.pread(self._faults, 64 * 1024, 0).decode("utf-8", "backslashreplace")
-        tail = "".join(self._outputs[source].tail for source in ("stderr", "log"))[-8 * 1024 :]
+        dump = os.pread(self._wires.faults, 64 * 1024, 0).decode("utf-8", "backslashreplace")
+        tail = "".join(self._wires.outputs[source].tail for source in ("stderr", "log"))[-8 * 1024 :]
         limit = (self.opening.settings.limits or {}).get("memory_bytes")
-        usage = self.process._popen.usage
+        usage = self._popen.usage
         reason = self._reason
-        if reason is None and code == 0 and self._goodbye:
-            reason = Reason(PluginClosed, "its worker was closed")
+        if reason is None and code == 0 and self._said_goodbye:
+            reason = CLOSED
         return Ending(
             code,
             reason,
@@ -365,42 +313,26 @@ class Link:
             None if limit is None else int(limit),
         )
 
-
-def _socketpair(theirs: list[int]) -> tuple[socket.socket, int]:
-    mine, other = socket.socketpair()
-    theirs.append(other.detach())
-    return mine, theirs[-1]
-
-
-def _pipe(cleanup: ExitStack, theirs: list[int]) -> tuple[int, int]:
-    read, write = os.pipe()
-    cleanup.callback(os.close, write)
-    theirs.append(read)
-    return read, write
-
-
-def _output(cleanup: ExitStack, theirs: list[int], source: str, plugin: str) -> tuple[OutputPipe, int]:
-    read, write = os.pipe()
-    pipe = OutputPipe(read, source, plugin=plugin)
-    cleanup.callback(pipe.close)
-    theirs.append(write)
-    return pipe, write
+    def _let_go(self, code: int) -> None:
+        self.ending = self.ending or Ending(code, self._reason, "", "", 0, None)
+        self.over = True
+        self._wires.close()
+        self.process.join(0)  # takes it off multiprocess's list of children
+        self._popen.close()
+        self.ended.set()
+        self._questions.end()
+        # A process that the plugin left behind may hold the other end, and callers would wait for it.
+        self.hang_up()
+        if not self.introduced.done():
+            self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
+        self._on_end(self)
+        self._monitor.let_go()
 
 
-def _unlinked_file(cleanup: ExitStack) -> int:
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("hostkit-faults")
-    else:
-        file, path = tempfile.mkstemp(prefix="hostkit-faults-")
-        os.unlink(path)
-        fd = file
-    cleanup.callback(os.close, fd)
-    return fd
+# Calls that still run when their plugin is closed have reached it: that isn't a rejection.
+CLOSED = Reason(CallCancelled, "the plugin was closed under the call, and its worker ended")
 
 
-def _writable(connection: socket.socket, deadline: Deadline) -> bool:
-    import select
-
-    poller = select.poll()
-    poller.register(connection, select.POLLOUT)
-    return bool(poller.poll(deadline.remaining() * 1000))
+def broken(error: FrameError) -> Reason:
+    """Return the reason to end a worker that sent something else than frames."""
+    return Reason(ProtocolError, f"its worker broke the protocol: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from ._log import OutputPipe
@@ -36,20 +36,12 @@ class Wires:
         self.theirs = Theirs()
         self.sockets: list[socket.socket] = []
         self.outputs: dict[str, OutputPipe] = {}
-        self._theirs = ExitStack()
-        self._mine = ExitStack()
+        self.control: socket.socket | None = None
+        self.lifeline = -1
+        self.faults = -1
+        self._given = ExitStack()
         try:
-            self.control, self.theirs.control = self._socketpair()
-            self._mine.callback(self.control.close)
-            for _ in range(channels):
-                mine, other = self._socketpair()
-                self.sockets.append(mine)
-                self.theirs.channels.append(other)
-            self.theirs.lifeline, self.lifeline = self._lifeline()
-            self.faults = _unlinked_file()
-            self._mine.callback(os.close, self.faults)
-            for name in ("stdout", "stderr", "log"):
-                setattr(self.theirs, name, self._output(plugin, name))
+            self._open(plugin, channels)
         except BaseException:
             self.hand_over()
             self.close()
@@ -57,45 +49,63 @@ class Wires:
                 mine.close()
             raise
 
-    def hand_over(self) -> None:
-        """Close the worker's ends here, once it has them. Idempotent."""
-        self._theirs.close()
-
-    def close(self) -> None:
-        """Close the host's ends. Idempotent."""
-        self._mine.close()
-
-    def forget(self) -> None:
-        """Close this process's copies in a fork of the host: by number and without a lock, which another thread may have held."""
-        self.control.close()
-        for mine in self.sockets:
-            mine.close()
-        for fd in (self.lifeline, self.faults, *(pipe.fd for pipe in self.outputs.values())):
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # closed before the fork
-        self._mine.pop_all()
-        self._theirs.close()
+    def _open(self, plugin: str, channels: int) -> None:
+        self.control, self.theirs.control = self._socketpair()
+        for _ in range(channels):
+            mine, other = self._socketpair()
+            self.sockets.append(mine)
+            self.theirs.channels.append(other)
+        self.theirs.lifeline, self.lifeline = self._pipe(given=0)
+        self.faults = _unlinked_file()
+        for name in ("stdout", "stderr", "log"):
+            read, write = self._pipe(given=1)
+            setattr(self.theirs, name, write)
+            self.outputs[name] = OutputPipe(read, name, plugin=plugin)
 
     def _socketpair(self) -> tuple[socket.socket, int]:
         mine, other = socket.socketpair()
         fd = other.detach()
-        self._theirs.callback(os.close, fd)
+        self._given.callback(os.close, fd)
         return mine, fd
 
-    def _lifeline(self) -> tuple[int, int]:
-        read, write = os.pipe()
-        self._theirs.callback(os.close, read)
-        self._mine.callback(os.close, write)
-        return read, write
+    def _pipe(self, *, given: int) -> tuple[int, int]:
+        ends = os.pipe()
+        self._given.callback(os.close, ends[given])
+        return ends
 
-    def _output(self, plugin: str, source: str) -> int:
-        read, write = os.pipe()
-        self._theirs.callback(os.close, write)
-        self.outputs[source] = OutputPipe(read, source, plugin=plugin)
-        self._mine.callback(self.outputs[source].close)
-        return write
+    def hand_over(self) -> None:
+        """Close the worker's ends here, once it has them. Idempotent."""
+        self._given.close()
+
+    def close(self) -> None:
+        """Close the host's ends. Idempotent."""
+        for pipe in self.outputs.values():
+            pipe.close()
+        self._close_others()
+
+    def forget(self) -> None:
+        """Close this process's copies in a fork of the host, taking no lock: another thread may have held it in the parent."""
+        for pipe in self.outputs.values():
+            fd, pipe.fd = pipe.fd, -1
+            _close(fd)
+        for mine in self.sockets:
+            mine.close()
+        self._close_others()
+
+    def _close_others(self) -> None:
+        if self.control is not None:
+            self.control.close()
+        # First forgotten, then closed: a fork in between must not close whatever has the number by then.
+        for name in ("lifeline", "faults"):
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            _close(fd)
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        with suppress(OSError):
+            os.close(fd)
 
 
 def _unlinked_file() -> int:

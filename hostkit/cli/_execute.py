@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import click
@@ -79,5 +80,6 @@ def _call(host: Host, output: Output, name: str, request: Any, call: dict[str, A
     if lane is None or not lane.streams:
         output.json(host.execute(name, request, **call))
         return
-    for item in host.stream(name, request, **call):
-        output.json(item, one_line=True)
+    with closing(host.stream(name, request, **call)) as items:  # type: ignore[type-var]  # a generator
+        for item in items:
+            output.json(item, one_line=True)

@@ -52,7 +52,7 @@ def _from_stdin(limit: int) -> Any:
 
 
 def _from_words(words: Sequence[str]) -> Any:
-    if len(words) == 1 and (words[0][:1] in _JSON_BEGINS or "=" not in words[0]):
+    if len(words) == 1 and (words[0].lstrip()[:1] in _JSON_BEGINS or "=" not in words[0]):
         return _one_text(words[0])
     request: dict[str, Any] = {}
     for word in words:
@@ -72,7 +72,7 @@ def _one_text(text: str) -> Any:
     try:
         return load(text)
     except DataError as error:
-        if error.rows[0]["expected"] == "valid JSON" and text[:1] not in _JSON_BEGINS:
+        if error.rows[0]["expected"] == "valid JSON" and text.lstrip()[:1] not in _JSON_BEGINS:
             raise DataError("", "JSON, key=value pairs, or - for stdin", found(text)) from None
         raise
 

@@ -87,7 +87,7 @@ class Session:
         """Open a host, with stdout for the answers alone; it is closed in a hurry after a signal."""
         from .._host import Host
 
-        self._hear_log()
+        self.hear_log()
         with kept_from_plugins() as output:
             host = Host(self.app, config=self.config)
             try:
@@ -96,7 +96,8 @@ class Session:
                 with self.signals.closing():
                     host.close(_HURRY if self.signals.draining else None)
 
-    def _hear_log(self) -> None:
+    def hear_log(self) -> None:
+        """Send hostkit's log to stderr, as much of it as was asked for."""
         from loguru import logger
 
         levels = ("WARNING", "INFO", "DEBUG")

@@ -1,0 +1,237 @@
+"""The hooks that an application specifies, and how the arguments and the result of each become data for a worker."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from ._errors import ConfigError
+from ._shape import Shape
+from ._worker._codec import codec_for
+from ._worker._hookimpls import under
+from ._worker._signature import parameters
+from ._worker._structure import DataError, is_missing
+
+if TYPE_CHECKING:
+    from ._backends import OfferedHook
+
+
+class HookSpec:
+    """One hook of an application. Immutable.
+
+    ``arguments`` are all of its arguments in order, ``defaults`` what those have that may be left out.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], options: Mapping[str, Any], arguments: list[str]) -> None:
+        self.name = name
+        self.options = options
+        self.historic = bool(options.get("historic"))
+        self.arguments = tuple(arguments)
+        inner = inspect.unwrap(function)
+        _, optional, _ = parameters(inner, bound=False)
+        self.defaults = dict(zip(optional, inner.__defaults__ or (), strict=False))
+        self.crossing = Crossing(function, historic=self.historic)
+        self._names = frozenset(arguments)
+
+    def bound(self, given: Mapping[str, object]) -> Mapping[str, object]:
+        """Return what a call gives, with the defaults of what it leaves out. Raises ``TypeError``."""
+        if given.keys() == self._names:
+            return given
+        for name in given:
+            if name not in self._names:
+                raise TypeError(f"the hook {self.name} has no argument {name!r}{self._near(name)}")
+        missing = [name for name in self.arguments if name not in given and name not in self.defaults]
+        if missing:
+            raise TypeError(f"the hook {self.name} needs {', '.join(missing)}; it takes {self._takes}")
+        return {name: given[name] if name in given else self.defaults[name] for name in self.arguments}
+
+    def unknown(self, arguments: Iterable[str]) -> str:
+        """Say which of these the hook doesn't have; empty where it has them all."""
+        for name in arguments:
+            if name not in self._names:
+                return f"it takes {name!r}, which the hook doesn't have{self._near(name)}"
+        return ""
+
+    @property
+    def _takes(self) -> str:
+        return f"({', '.join(self.arguments)})"
+
+    def _near(self, name: str) -> str:
+        return near(name, self.arguments) or f"; it takes {self._takes}"
+
+
+class Crossing:
+    """How one hook's arguments and result become data, by the annotations of its hookspec; worked out on first use, because
+    nothing crosses where every implementation runs in-process. Thread-safe."""
+
+    def __init__(self, function: Callable[..., Any], *, historic: bool) -> None:
+        # A worker that is started later has to hear of a historic call, too.
+        self.historic = historic
+        self._function = function
+        self._codecs: dict[str, Any] = {}  # Any: the codec of each argument
+        self._shape: Shape | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """How a result is read."""
+        if self._shape is None:
+            self._shape = _Result(response=self._hint("return"))
+        return self._shape
+
+    def encode(self, arguments: Mapping[str, object]) -> bytes:
+        """Return the arguments as JSON, one a line and in their order. Raises ``DataError``."""
+        lines = []
+        for name, value in arguments.items():
+            try:
+                lines.append(self._codec(name).encode(value, round_trip=True))
+            except DataError as error:
+                raise under(name, error) from None
+        return b"\n".join(lines)
+
+    def refusal(self, hook: OfferedHook, arguments: Iterable[str]) -> str:
+        """Say why an implementation can't be called in a worker; empty where it can."""
+        for name in (*arguments, "return"):
+            what = "its result" if name == "return" else f"its argument {name!r}"
+            try:
+                self._codec(name)
+            except TypeError as error:
+                return f"{what} is no data and can't cross to a worker: {error}; run it in-process"
+            if name in hook.untyped and not _same_as_json(self._hint(name)):
+                return (
+                    f"{what} is a {_shown(self._hint(name))}, which arrives as plain JSON data in a worker; "
+                    f"annotate {name} in the implementation, with that type or with the data's own"
+                )
+        return ""
+
+    def _codec(self, name: str) -> Any:
+        codec = self._codecs.get(name)
+        if codec is None:
+            codec = self._codecs[name] = _checked_codec(self._hint(name))
+        return codec
+
+    def _hint(self, name: str) -> Any:
+        try:
+            hint = typing.get_type_hints(self._function, include_extras=True).get(name)
+        except NameError as error:
+            raise ConfigError(f"the hookspec {self._function.__qualname__}: an annotation can't be resolved: {error}") from None
+        return None if is_missing(hint) else hint
+
+
+class _Result(Shape):
+    __slots__ = ()
+
+    def decode(self, payload: bytes) -> Any:
+        # An implementation that has no result takes no part, whatever type the hook promises.
+        return None if payload == b"null" else super().decode(payload)
+
+
+def specified(hookspecs: Iterable[object]) -> dict[str, HookSpec]:
+    """Return name → hook of everything that ``hookspec`` marked in these modules and classes. Raises ``ConfigError``."""
+    if isinstance(hookspecs, (str, type, ModuleType)) or not isinstance(hookspecs, Iterable):
+        raise ConfigError(f"hookspecs: expected a list of modules or classes, found {_named(hookspecs)}")
+    specs: dict[str, HookSpec] = {}
+    homes: dict[str, str] = {}
+    for space in hookspecs:
+        found = dict(_marked(space))
+        if not found:
+            raise ConfigError(f"hookspecs: there is no hook in {_named(space)}; mark its functions with hostkit.hookspec")
+        twice = sorted(found.keys() & specs.keys())
+        if twice:
+            raise ConfigError(f"hookspecs: {twice[0]} is specified in {homes[twice[0]]} and in {_named(space)}")
+        specs |= found
+        homes |= dict.fromkeys(found, _named(space))
+    return specs
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return a did-you-mean, or nothing."""
+    matches = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _marked(space: object) -> Iterable[tuple[str, HookSpec]]:
+    # Statically, because looking at a property would run it.
+    for name in dir(space):
+        raw = inspect.getattr_static(space, name, None)
+        options = getattr(raw, "hostkit_spec", None) or getattr(getattr(raw, "__func__", None), "hostkit_spec", None)
+        if isinstance(options, dict):
+            function = getattr(space, name)
+            yield name, HookSpec(name, function, options, _arguments(space, raw, function))
+
+
+def _arguments(space: object, raw: object, function: Callable[..., Any]) -> list[str]:
+    """Return a hookspec's arguments. Written here, because pluggy's own reading of them changed from 1.6 to 1.7."""
+    required, optional, _ = parameters(inspect.unwrap(function), bound=inspect.ismethod(function))
+    names = [*required, *optional]
+    in_class = isinstance(space, type) and not isinstance(raw, staticmethod) and not inspect.ismethod(function)
+    return names[1:] if in_class and names[:1] in (["self"], ["cls"]) else names
+
+
+def _checked_codec(hint: Any) -> Any:
+    codec = codec_for(hint)
+    schema = getattr(codec, "adapter", None) or (hint if hasattr(hint, "model_json_schema") else None)
+    if schema is not None:
+        write = getattr(schema, "json_schema", None) or schema.model_json_schema
+        try:
+            write(mode="serialization", schema_generator=_Writable)
+        except Exception as error:  # pydantic's several ways of saying that a type has no JSON
+            raise TypeError(str(error).partition("\n")[0]) from None
+    return codec
+
+
+class _Writable(GenerateJsonSchema):
+    """A JSON schema that is written only to learn whether there is one."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+
+    def function_plain_schema(self, schema: Any) -> dict[str, Any]:
+        """Take a type whose author wrote its validator by hand at the author's word."""
+        return {}
+
+
+_SCALARS = (str, int, float, bool, type(None))
+
+
+def _same_as_json(hint: Any) -> bool:
+    """Whether a value of this type is the same after a way through JSON that nobody converts back."""
+    if hint is None or hint in _SCALARS:
+        return True
+    if hasattr(hint, "__supertype__"):  # NewType
+        return _same_as_json(hint.__supertype__)
+    if hasattr(hint, "__metadata__"):  # Annotated
+        return _same_as_json(hint.__origin__)
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is typing.Literal:
+        return all(type(part) in _SCALARS for part in parts)
+    if typing.is_typeddict(origin):
+        return all(map(_same_as_json, typing.get_type_hints(origin).values()))
+    if not _is_union(origin):
+        name = getattr(origin, "__name__", "")
+        if name in ("dict", "Mapping", "MutableMapping"):
+            parts = parts[1:] if parts[:1] in ((), (str,)) else (set,)
+        elif name not in ("list", "Sequence", "MutableSequence", "Iterable", "Collection"):
+            return False
+    return all(map(_same_as_json, (None if is_missing(part) else part for part in parts)))
+
+
+def _is_union(origin: Any) -> bool:
+    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
+
+
+def _shown(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _named(space: object) -> str:
+    if isinstance(space, ModuleType):
+        return f"the module {space.__name__}"
+    if isinstance(space, type):
+        return f"the class {space.__qualname__}"
+    return f"{type(space).__name__} {sys.modules.get('reprlib', __import__('reprlib')).repr(space)}"
