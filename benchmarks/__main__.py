@@ -44,7 +44,7 @@ def _parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     unknown = set(arguments.sections) - set(_SECTIONS)
     if unknown:
-        parser.error(f"no section {sorted(unknown)[0]!r}; there is {', '.join(_SECTIONS)}")
+        parser.error(f"no section {min(unknown)!r}; there is {', '.join(_SECTIONS)}")
     return arguments
 
 

@@ -166,7 +166,7 @@ def _serve_rpyc(told: Any, module: str) -> None:
     work = importlib.import_module(module).calculate
     request_type = _types(work)[0]
 
-    class Service(rpyc.Service):
+    class Service(rpyc.Service):  # type: ignore[misc]  # rpyc has no types
         def exposed_execute(self, pairs: tuple[tuple[str, object], ...]) -> tuple[tuple[str, object], ...]:
             return tuple(_items(work(request_type(pairs))))
 

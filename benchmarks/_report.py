@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A promise of the design, and what was measured; ``samples`` are in ``unit``, "×" for ratios that were taken round by round."""
+    """A promise of the design and what was measured, one figure a round. A ratio's unit is "x"."""
 
     what: str
     samples: Sequence[float]
@@ -65,7 +65,7 @@ class Section:
         """Add a row of a peer that can't be measured here."""
         self.rows.append(Row(name, note=why))
 
-    def promise(self, what: str, samples: Sequence[float], unit: str = "×", **limit: float) -> None:
+    def promise(self, what: str, samples: Sequence[float], unit: str = "x", **limit: float) -> None:
         """Add a budget: ``most=`` or ``least=``."""
         self.budgets.append(Budget(what, tuple(samples), unit, **limit))
 
@@ -118,30 +118,36 @@ def conditions(*, pinned: int | None, rounds: int) -> dict[str, Any]:
 
 def _table(section: Section) -> list[str]:
     base = next((row for row in section.rows if row.name == section.base and row.samples), None)
-    cells = [("", "median", "min – max", f"× {section.base}" if base is not None else "")]
+    cells: list[tuple[str, ...]] = [("", "median", "min", "max", f"÷ {section.base}" if base is not None else "")]
     for row in section.rows:
         if not row.samples:
-            cells.append((row.name, "–", row.note, ""))
+            cells.append((row.name, row.note))
             continue
-        spread = f"{_shown(min(row.samples), row.unit)} – {_shown(max(row.samples), row.unit)}"
         against = "" if base is None or base.unit != row.unit else f"{row.median / base.median:.2f}"
-        cells.append((row.name, _shown(row.median, row.unit), spread, against))
+        cells.append((row.name, *_spread(row.samples, row.unit), against))
     return _aligned(cells)
 
 
 def _verdicts(sections: Sequence[Section]) -> list[str]:
-    cells = [("", "budget", "median", "min – max", "")]
-    for section in sections:
-        for each in section.budgets:
-            spread = f"{_shown(min(each.samples), each.unit)} – {_shown(max(each.samples), each.unit)}"
-            cells.append((each.what, each.limit, _shown(median(each.samples), each.unit), spread, "met" if each.met else "MISSED"))
+    cells: list[tuple[str, ...]] = [("", "budget", "median", "min", "max", "")]
+    cells += [
+        (each.what, each.limit, *_spread(each.samples, each.unit), "met" if each.met else "MISSED")
+        for section in sections
+        for each in section.budgets
+    ]
     return _aligned(cells)
 
 
+def _spread(samples: Sequence[float], unit: str) -> tuple[str, str, str]:
+    return _shown(median(samples), unit), _shown(min(samples), unit), _shown(max(samples), unit)
+
+
 def _aligned(cells: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    """Line columns up: the first to the left, the others to the right. A row of two cells is a name and a sentence."""
+    first = max(len(row[0]) for row in cells)
+    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in cells if len(row) > 2), strict=True)]
     return [
-        "  ".join([f"  {row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        "  ".join([f"  {row[0]:<{first}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=False))]).rstrip()
         for row in cells
     ]
 
@@ -164,8 +170,8 @@ def _shown(value: float, unit: str) -> str:
         return f"{value:,.0f}/s"
     if unit == "MB":
         return f"{value:.1f} MB"
-    if unit == "×":
-        return f"{value:.2f} ×"
+    if unit == "x":
+        return f"{value:.2f} x"
     for factor, name in ((1e9, "ns"), (1e6, "µs"), (1e3, "ms")):
         if abs(value) * factor < 1000.0:
             return f"{value * factor:.3g} {name}" if abs(value) * factor < 100.0 else f"{value * factor:.0f} {name}"

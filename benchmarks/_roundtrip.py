@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from hostkit import Host
+from hostkit import Host, PluginHandle
 
 from . import _models, _peers, _plugin
 from ._models import CalculatorRequest, CalculatorResponse
@@ -28,7 +28,7 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
 def _dict(rounds: int, turn: float) -> Section:
     with Host("benchmarks") as host:
         host.register(_plugin.Plain, name="plain", isolation="process")
-        handle = host.plugin("plain")
+        handle: PluginHandle[Any, Any] = host.plugin("plain")
         ours = {
             "hostkit host.execute": lambda: host.execute("plain", _plugin.REQUEST),
             "hostkit handle.execute": lambda: handle.execute(_plugin.REQUEST),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from ._environment import Setting, settings
 from ._errors import ConfigError
-from ._fields import Count, Duration, Model, Resources, all_fields, sentences
-from ._manifest import _isolation, _variable, checked_name
+from ._fields import Count, Duration, Isolation, Model, Name, Resources, Variable, sentences
+from ._names import normalized
 from ._parsing import Unreadable, read
+from ._worker._data import found
 
 
 class RateConfig(Model):
     """At most ``per_second`` calls on average, and ``burst`` at once."""
 
-    per_second: Annotated[float, Field(gt=0, le=1e9)]
+    per_second: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
     burst: Annotated[int, Field(ge=1, le=1 << 30)] = 1
 
 
@@ -48,7 +51,7 @@ class HeartbeatConfig(Model):
 class Defaults(Model):
     """What holds for every plugin that says nothing else. Times are seconds or texts like "500ms"."""
 
-    isolation: Annotated[Literal["none", "process"] | None, BeforeValidator(_isolation)] = None
+    isolation: Isolation = None
     timeout: Duration = 30.0
     start_timeout: Duration = 30.0
     close_timeout: Duration = 5.0
@@ -59,7 +62,7 @@ class Defaults(Model):
     max_message_mb: Annotated[int, Field(ge=1, le=1024)] = 64
     resources: Resources = Resources()
     require_enforcement: bool = False
-    env: list[Annotated[str, AfterValidator(_variable)]] = []
+    env: list[Variable] = Field(default=[])
     rate: RateConfig | None = None
     retry: RetryConfig = RetryConfig()
     restarts: RestartConfig = RestartConfig()
@@ -70,13 +73,13 @@ class PluginConfig(Defaults):
     """One plugin's table. ``config`` is the plugin's own, validated by the plugin's annotation."""
 
     enabled: bool = True
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default={})
 
 
 class DiscoveryConfig(Model):
     """Where plugins are looked for beside installed distributions: directories that hold plugin directories."""
 
-    paths: list[Annotated[Path, Field(strict=False)]] = []
+    paths: list[Annotated[Path, Field(strict=False)]] = Field(default=[])
 
 
 class HostConfig(Model):
@@ -84,56 +87,122 @@ class HostConfig(Model):
 
     defaults: Defaults = Defaults()
     discovery: DiscoveryConfig = DiscoveryConfig()
-    plugins: dict[Annotated[str, AfterValidator(checked_name)], PluginConfig] = {}
+    plugins: dict[Name, PluginConfig] = Field(default={})
+
+    @model_validator(mode="after")
+    def _one_table_each(self) -> HostConfig:
+        names: dict[str, str] = {}
+        for name in self.plugins:
+            other = names.setdefault(normalized(name), name)
+            if other != name:
+                raise ValueError(f"[plugins.{other}] and [plugins.{name}] are one plugin; keep one of them")
+        return self
 
     def plugin(self, name: str) -> PluginConfig:
-        """Return what holds for one plugin: its own table over the defaults, key by key."""
-        own = self.plugins.get(name, PluginConfig())
-        merged = {key: getattr(self.defaults, key) for key in self.defaults.model_fields_set}
-        merged |= {key: getattr(own, key) for key in own.model_fields_set}
-        return PluginConfig.model_construct(**{**_plain_defaults(), **merged})
+        """Return what holds for one plugin: its own table over the defaults, key by key, also inside of tables."""
+        tables = (table for other, table in self.plugins.items() if normalized(other) == normalized(name))
+        merged: PluginConfig = _over(self.defaults, next(tables, PluginConfig()))
+        return merged
 
 
-def _plain_defaults() -> dict[str, Any]:
-    return {key: getattr(_BARE, key) for key in PluginConfig.model_fields}
-
-
-_BARE = PluginConfig()
+def _over(below: Model, above: Model) -> Any:  # Any: the class of ``above``
+    """Return ``above``, with what it doesn't set taken from ``below``."""
+    merged = {key: getattr(below, key) for key in below.model_fields_set}
+    for key in above.model_fields_set:
+        old, new = merged.get(key), getattr(above, key)
+        merged[key] = _over(old, new) if isinstance(old, Model) and isinstance(new, Model) else new
+    return type(above).model_construct(set(merged), **merged)
 
 
 def load(source: HostConfig | Mapping[str, Any] | str | Path | None) -> HostConfig:
-    """Return a configuration from an object, a mapping or a file. Raises ``ConfigError``."""
+    """Return a configuration from a file, or from what the application says itself. Raises ``ConfigError``.
+
+    A file, or None for none, is what an operator decides: ``HOSTKIT_*`` variables go before it. A ``HostConfig`` or a mapping is an
+    argument, which goes before the environment: it is taken as it is.
+    """
     if source is None:
-        return HostConfig()
-    if isinstance(source, HostConfig):
-        return source
+        return _with_environment({}, "the configuration", Path())
+    if isinstance(source, (str, Path)):
+        return _from_file(Path(source))
     if isinstance(source, Mapping):
-        return _validated(dict(source), "the configuration")
-    return from_file(Path(source))
+        return _anchored(_validated(dict(source), "the configuration"), Path())
+    if isinstance(source, HostConfig):
+        return _anchored(source, Path())
+    raise ConfigError(f"the configuration: expected a HostConfig, a mapping or the path of a file, found {found(source)}")
 
 
-def from_file(path: Path) -> HostConfig:
-    """Read a configuration file, with ``${VAR}`` expanded and relative paths taken from its folder. Raises ``ConfigError``."""
+def _from_file(path: Path) -> HostConfig:
+    """Read a configuration file, with ``${VAR}`` expanded in every text and relative paths taken from its folder."""
     try:
-        data = read(path)
+        data = read(path, table=("tool", "hostkit") if path.name == "pyproject.toml" else ())
     except Unreadable as error:
         raise ConfigError(f"{path}: {error}") from None
-    if path.name == "pyproject.toml":
-        data = data.get("tool", {}).get("hostkit", {})
-    config = _validated(_expanded(data, str(path), ""), str(path))
-    paths = [path.parent / entry for entry in config.discovery.paths]
-    return config.model_copy(update={"discovery": DiscoveryConfig(paths=paths)})
+    return _with_environment(_expanded(data, str(path), ""), str(path), path.parent)
+
+
+def _with_environment(data: dict[str, Any], where: str, folder: Path) -> HostConfig:
+    config = _anchored(_validated(data, where), folder)
+    environment = settings()
+    if not environment:
+        return config
+    merged = {**data, "discovery": {"paths": [str(path) for path in config.discovery.paths]}}
+    for setting in environment:
+        _put(merged, setting)
+    try:
+        return _anchored(HostConfig.model_validate(merged), Path())
+    except ValidationError as error:
+        # Without the environment it was valid.
+        blamed = dict.fromkeys(_blamed(row["loc"], environment) for row in error.errors(include_url=False))
+        raise ConfigError(f"{', '.join(blamed)}: {sentences(error, HostConfig)}") from None
+
+
+def _put(data: dict[str, Any], setting: Setting) -> None:
+    *tables, last = _keys(data, setting.keys)
+    for depth, key in enumerate(tables, 1):
+        inside = data.get(key, {})
+        if not isinstance(inside, dict):
+            raise ConfigError(f"{setting.variable}: {'.'.join(tables[:depth])} is no table, found {found(inside)}")
+        data[key] = data = dict(inside)
+    data[last] = _merged(data.get(last), setting.value)
+
+
+def _keys(data: dict[str, Any], keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``keys`` with a plugin's name as the configuration spells it."""
+    if keys[0] != "plugins":
+        return keys
+    spelled = (name for name in data.get("plugins", {}) if normalized(name) == keys[1])
+    return (keys[0], next(spelled, keys[1]), *keys[2:])
+
+
+def _merged(old: Any, new: Any) -> Any:  # Any: JSON data
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
+
+
+def _blamed(loc: tuple[int | str, ...], environment: Sequence[Setting]) -> str:
+    def shared(setting: Setting) -> int:
+        pairs = zip(setting.keys, loc, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == normalized(str(pair[1])) or pair[0] == pair[1], pairs))
+
+    return max(environment, key=shared).variable
+
+
+def _anchored(config: HostConfig, folder: Path) -> HostConfig:
+    """Return a configuration whose paths stay what they are when the working directory changes."""
+    paths = [(folder / os.path.expanduser(path)).absolute() for path in config.discovery.paths]
+    return config if paths == config.discovery.paths else config.model_copy(update={"discovery": DiscoveryConfig(paths=paths)})
 
 
 def _validated(data: dict[str, Any], where: str) -> HostConfig:
     try:
         return HostConfig.model_validate(data)
     except ValidationError as error:
-        names = [*all_fields(HostConfig), *all_fields(PluginConfig)]
-        raise ConfigError(f"{where}: {sentences(error, names)}") from None
+        raise ConfigError(f"{where}: {sentences(error, HostConfig)}") from None
 
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+# Two dollars are one, for a text that has such a thing in it.
+_REFERENCE = re.compile(r"\$?\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?")
 
 
 def _expanded(value: Any, where: str, key: str) -> Any:  # Any: what a parser gave
@@ -145,9 +214,15 @@ def _expanded(value: Any, where: str, key: str) -> Any:  # Any: what a parser ga
         return value
 
     def replacement(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        if match[1] is None:
+            raise ConfigError(
+                f"{where}: {key}: expected ${{VAR}} or ${{VAR:-default}}, or $${{ for the text itself; found {found(value)}"
+            )
+        text = os.environ.get(match[1], match[2])
+        if text is None:
             raise ConfigError(f"{where}: {key}: the environment variable {match[1]} is not set, and has no default (${{VAR:-...}})")
-        return found
+        return text
 
     return _REFERENCE.sub(replacement, value)

@@ -23,18 +23,19 @@ class Decided:
 
 
 def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None) -> Decided:
-    """Decide. ``isolation`` is the application's own word: it goes before the manifest's wish, and never below the operator's floor.
+    """Decide. ``isolation`` is the application's own word: before the manifest's wish, and never below the operator's floor.
 
     Raises ``ConfigError`` where it would, and ``SandboxUnavailable`` where a limit can't be enforced.
     """
     place = _isolation(name, manifest, config, isolation)
-    limits = manifest.resources.capped(config.resources).as_limits()
+    resources = manifest.resources.capped(config.resources)
+    limits = resources.as_limits()
     unheld: tuple[str, ...] = ()
     if place == "none":
-        unheld = tuple(limits)
-        if limits and config.require_enforcement:
+        unheld = resources.limited
+        if unheld and config.require_enforcement:
             raise SandboxUnavailable(
-                f"plugin {name!r} has limits ({', '.join(limits)}) that nothing can hold in-process, and the operator set "
+                f"plugin {name!r} has limits ({', '.join(unheld)}) that nothing can hold in-process, and the operator set "
                 'require_enforcement; run it with isolation "process"'
             )
     else:
@@ -60,8 +61,8 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
 def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str | None) -> str:
     ranks = {word: rank for rank, word in enumerate(BACKENDS)}
     floor = config.isolation or "none"
-    wish = asked or manifest.wished_isolation or "none"
-    if wish not in ranks:
+    wish = (manifest.wished_isolation or "none") if asked is None else asked
+    if not isinstance(wish, str) or wish not in ranks:
         raise ConfigError(f"plugin {name!r}: isolation {wish!r} is unknown; expected one of {', '.join(ranks)}")
     if asked is not None and ranks[asked] < ranks[floor]:
         raise ConfigError(f"plugin {name!r}: isolation {asked!r} is below what the operator demands, which is {floor!r}")

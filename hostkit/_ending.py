@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._errors import (
+    CallCancelled,
     CallTimeout,
     CpuExceeded,
     MemoryExceeded,
-    PluginClosed,
     ProtocolError,
     SandboxViolation,
     WorkerCrashed,
@@ -28,7 +28,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal
 class Reason:
     """Why the host itself ended a worker: recorded before the signal is sent, so it goes before what the status says."""
 
-    error: type[WorkerLost] | type[CallTimeout] | type[PluginClosed]
+    error: type[WorkerLost] | type[CallTimeout] | type[CallCancelled]
     text: str
 
 

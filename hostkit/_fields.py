@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ._worker._structure import found
+from ._names import checked_name, printable
+from ._worker._data import found
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -17,18 +18,50 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 def _seconds(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError('expected seconds or a text like "500ms", "5s" or "2m"')
+        raise ValueError('expected seconds or a text like "500ms", "5s" or "2m"')  # noqa: TRY004 - what pydantic takes
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match is None:
             raise ValueError('expected seconds or a text like "500ms", "5s" or "2m"')
         return float(match[1]) * _UNITS[match[2]]
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("expected a number that fits a float") from None
 
 
 # Seconds; a year is more than any of them can sensibly be.
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1, le=4096)]
+
+
+_LATER_ISOLATION = {
+    "auto": 'isolation "auto" is not enforced by this version of hostkit; ask for "process" or leave it to the operator',
+    "venv": 'isolation "venv" is not enforced by this version of hostkit; ask for "process"',
+}
+
+
+def _isolation(value: object) -> object:
+    if isinstance(value, bool):
+        return "process" if value else "none"
+    if isinstance(value, str) and value in _LATER_ISOLATION:
+        raise ValueError(_LATER_ISOLATION[value])
+    return value
+
+
+Isolation = Annotated[Literal["none", "process"] | None, BeforeValidator(_isolation)]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def _variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise ValueError("expected the name of an environment variable")
+    return text
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+Name = Annotated[str, AfterValidator(checked_name)]
 
 
 class Model(BaseModel):
@@ -50,6 +83,11 @@ class Resources(Model):
         pairs = {name: (getattr(self, name), getattr(cap, name)) for name in Resources.model_fields}
         return Resources(**{name: min((v for v in pair if v is not None), default=None) for name, pair in pairs.items()})
 
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """What is set, by the names of the fields."""
+        return tuple(name for name in Resources.model_fields if getattr(self, name) is not None)
+
     def as_limits(self) -> dict[str, float]:
         """Return what is set, in the worker's units."""
         limits: dict[str, float] = {}
@@ -62,33 +100,57 @@ class Resources(Model):
         return limits
 
 
-def sentences(error: ValidationError, names: Iterable[str]) -> str:
+def sentences(error: ValidationError, model: type[BaseModel]) -> str:
     """Return what a validation error says, one clause a field, with a did-you-mean for unknown ones."""
-    clauses = []
-    for row in error.errors(include_url=False)[:10]:
-        where = ".".join(str(part) for part in row["loc"] if not str(part).startswith(("function-", "constrained-")))
-        clauses.append(f"{where}: {_sentence(row, list(names))}" if where else _sentence(row, list(names)))
+    rows = error.errors(include_url=False)
+    clauses = [f"{where}: {words}" if (where := dotted(row)) else words for row in rows[:10] for words in [_sentence(row, model)]]
+    if len(rows) > 10:
+        clauses.append(f"and {len(rows) - 10} more")
     return "; ".join(clauses)
 
 
-def _sentence(row: Any, names: list[str]) -> str:
+def dotted(row: Any) -> str:  # Any: a row of ValidationError.errors()
+    """Return where a row of a validation error is, as ``plugins.calculator.timeout``."""
+    return printable(".".join(str(part) for part in row["loc"] if part != "[key]"))
+
+
+def _sentence(row: Any, model: type[BaseModel]) -> str:
     if row["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(row["loc"][-1]), names, 1)
-        return f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
+        return f"unknown key{_near(row['loc'], model)}"
     if row["type"] == "missing":
         return "is missing"
-    words = str(row["msg"]).removeprefix("Value error, ")
-    words = words[:1].lower() + words[1:] if words.startswith("Input") else words
-    return f"{words}; found {found(row['input'])}"
+    words = str(row["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+    # What a plugin's own table has may be a secret.
+    seen = type(row["input"]).__name__ if "config" in row["loc"] else found(row["input"])
+    return f"{words}; found {seen}"
 
 
-def all_fields(model: type[BaseModel]) -> list[str]:
-    """Return every key of a model and of the models in it."""
-    names: list[str] = []
+def _near(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    *table, key = loc
+    paths = list(_paths(model))
+    here = [path[-1] for path in paths if _same_table(path[:-1], table)]
+    if near := difflib.get_close_matches(str(key), here, 1):
+        return f"; did you mean {near[0]!r}?"
+    elsewhere = {path[-1]: path for path in reversed(paths)}
+    if near := difflib.get_close_matches(str(key), elsewhere, 1):
+        return f"; did you mean {'.'.join(elsewhere[near[0]])!r}?"
+    return ""
+
+
+def _same_table(table: Sequence[str], loc: Sequence[int | str]) -> bool:
+    return len(table) == len(loc) and all(part in (_ANY, seen) for part, seen in zip(table, loc, strict=True))
+
+
+_ANY = "NAME"
+
+
+def _paths(model: type[BaseModel], table: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every key of a model and of the models in it."""
     for name, info in model.model_fields.items():
-        names.append(name)
-        parts = [info.annotation, *getattr(info.annotation, "__args__", ())]
-        for part in parts:
+        yield (*table, name)
+        annotation: Any = info.annotation
+        inside = getattr(annotation, "__args__", ())
+        parent = (*table, name, _ANY) if getattr(annotation, "__origin__", None) is dict else (*table, name)
+        for part in (annotation, *inside):
             if isinstance(part, type) and issubclass(part, BaseModel):
-                names.extend(all_fields(part))
-    return names
+                yield from _paths(part, parent)

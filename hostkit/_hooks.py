@@ -1,162 +1,234 @@
-"""Hooks in pluggy's way, over plugins in every place: order, ``firstresult`` and historic calls are pluggy's own.
+"""Hooks in pluggy's way, over plugins in every place: order, ``firstresult`` and wrappers are pluggy's own.
 
-    host.hook.name(arg=...) ─► pluggy ─► a stand-in for each implementation ─► backend.call_hook
+    host.hook.name(arg=...) ─► pluggy ─► a stand-in for each implementation ─► record ─► backend.call_hook
+                                           └─► its error is put aside, and the next one is called
 
-A stand-in has the implementation's argument names and options, so pluggy orders it as the real one, and keeps the error of one
-implementation from silencing the others.
+A stand-in has the implementation's argument names and options, so pluggy orders it as the real one. It asks at each call where its
+plugin runs, so plugins keep their places when they are reloaded elsewhere.
 """
 
 from __future__ import annotations
 
-import difflib
 import keyword
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
 from ._backends import OfferedHook
-from ._errors import ConfigError, HostkitError, PluginLoadError
+from ._errors import ConfigError, HostForkedError, HostkitError, PluginLoadError
+from ._hookspecs import HookSpec, near, specified
+from ._hookwrapping import guarded
 from ._log import tell
-from ._shape import Shape
-from ._worker._codec import codec_for
-from ._worker._structure import DataError, is_missing
 
 if TYPE_CHECKING:
-    from ._record import Record
+    from ._record import Lane, Record
 
 hookspec = pluggy.HookspecMarker("hostkit")
 
+# What the hook call that runs now has put aside; None outside of one.
 _errors: ContextVar[list[HostkitError] | None] = ContextVar("hostkit_hook_errors", default=None)
 
 
-class Crossing:
-    """How one hook's arguments and result become data, by the annotations of its hookspec."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        hints = _hints(function)
-        self._arguments = {name: _codec(hint) for name, hint in hints.items() if name != "return"}
-        self.shape = Shape(response=hints.get("return") if not is_missing(hints.get("return")) else None)
-
-    def encode(self, arguments: Mapping[str, object]) -> bytes:
-        """Return the arguments as one JSON object. Raises ``DataError``."""
-        members = []
-        for name, value in arguments.items():
-            codec = self._arguments.get(name) or codec_for(None)
-            try:
-                members.append(f'"{name}":'.encode() + codec.encode(value))
-            except DataError as error:
-                raise DataError.of([{**row, "path": f"{name}.{row['path']}".rstrip(".")} for row in error.rows]) from None
-        return b"{" + b",".join(members) + b"}"
-
-
 class Hooks:
-    """The relay of one host. Registration is guarded by the host; calling is thread-safe as pluggy is."""
+    """The implementations of all loaded plugins of one host. Thread-safe."""
 
     def __init__(self, app: str, hookspecs: Iterable[object], on_error: Literal["raise", "skip"]) -> None:
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"hook_errors: expected 'raise' or 'skip', found {on_error!r}")
         self._app = app
-        self._on_error = on_error
-        self._manager = pluggy.PluginManager("hostkit")
-        for module in hookspecs:
-            try:
-                self._manager.add_hookspecs(module)
-            except ValueError as error:
-                raise ConfigError(f"hookspecs: {error}; mark them with hostkit.hookspec") from None
-
-    def __getattr__(self, name: str) -> Hook:
-        caller = getattr(self._manager.hook, name, None)
-        if name.startswith("_") or caller is None:
-            raise AttributeError(f"{self._app} has no hook {name!r}{_near(name, self.names)}")
-        return Hook(caller, self._on_error)
-
-    @property
-    def names(self) -> list[str]:
-        """The hooks that the application specifies."""
-        return sorted(vars(self._manager.hook))
+        self._specs = specified(hookspecs)
+        self.relay = Relay(app, {name: Hook(self, spec, on_error) for name, spec in self._specs.items()})
+        self._forked = False
+        self._lock = threading.Lock()  # guards everything below
+        self._plugins: dict[str, _StandIns] = {}  # in the order of loading
+        self._history: list[_HistoricCall] = []
+        self._manager = self._new_manager()
 
     def check(self, name: str, offered: Mapping[str, OfferedHook], *, isolated: bool) -> None:
-        """Refuse a plugin whose implementations can't be called. Raises ``PluginLoadError`` of kind ``hook``."""
+        """Refuse a plugin with an implementation that can't be called. Raises ``PluginLoadError`` of kind ``hook``."""
+        if not self._specs:
+            return  # a host that calls no hooks, such as the command line's
         for hook in offered.values():
-            spec = self._spec(hook.name)
-            if spec is None:
-                if hook.options.get("optionalhook"):
-                    continue
-                raise _refused(name, hook, f"{self._app} has no hook of that name{_near(hook.name, self.names)}")
-            unknown = [argument for argument in hook.arguments if argument not in spec.argnames]
-            if unknown:
-                raise _refused(name, hook, f"it takes {unknown[0]!r}, which the hook doesn't have; there is {', '.join(spec.argnames)}")
-            if isolated:
-                _check_crossing(name, hook, spec)
-
-    def register(self, record: Record, offered: Mapping[str, OfferedHook], plugin: object | None) -> None:
-        """Put a plugin's implementations into the relay; ``plugin`` is the object itself where it is in this process."""
-        members: dict[str, object] = {}
-        for hook in offered.values():
-            if self._spec(hook.name) is None:
+            spec = self._specs.get(hook.name)
+            if spec is not None:
+                why = _refusal(hook, spec, isolated=isolated)
+            elif hook.options.get("optionalhook"):
                 continue
-            if hook.options.get("wrapper") or hook.options.get("hookwrapper"):
-                members[hook.name] = _bare(getattr(plugin, hook.function), hook)
             else:
-                members[hook.name] = self._stand_in(record, hook)
-        if members:
-            self._manager.register(types.SimpleNamespace(**members), record.name)
+                why = f"{self._app} has no hook of that name{near(hook.name, self._specs)}"
+            if why:
+                text = f"plugin {name!r}: its implementation of the hook {hook.name} is refused: {why}"
+                raise PluginLoadError(text, plugin=name, kind="hook")
+            if spec is not None:
+                _warn(name, hook, spec)
+
+    def admit(self, record: Record, lane: Lane) -> None:
+        """Tell a plugin on its new lane of the historic calls before it, then open both to everybody. Its errors are logged; what a
+        ``result_callback`` raises is raised, and the lane stays unopened."""
+        heard = 0
+        while True:
+            with self._lock:
+                missed = self._history[heard:]
+                if not missed:
+                    self._place(record, lane)
+                    record.lane = lane
+                    return
+            _tell(record, lane, missed)
+            heard += len(missed)
 
     def unregister(self, name: str) -> None:
         """Take a plugin out of the relay. Idempotent."""
-        if self._manager.has_plugin(name):
-            self._manager.unregister(name=name)
+        with self._lock:
+            before = self._plugins.pop(name, None)
+            if before is not None and vars(before):
+                self._manager = self._new_manager()
 
-    def _spec(self, name: str) -> Any:  # Any: pluggy's HookSpec, which it doesn't export
-        caller = vars(self._manager.hook).get(name)
-        return None if caller is None else caller.spec
+    def forget(self) -> None:
+        """Disarm the relay in a fork of the host's process."""
+        self._forked = True
 
-    def _stand_in(self, record: Record, hook: OfferedHook) -> Callable[..., object]:
-        crossing = Crossing(self._spec(hook.name).function)
+    # Below: what the hooks ask for.
 
-        def relay(arguments: dict[str, object]) -> object:
+    def caller(self, name: str) -> Any:  # Any: pluggy.HookCaller, which has no types of the hook's own
+        """Return pluggy's caller of a hook, as the loaded plugins are now. Raises ``HostForkedError``."""
+        if self._forked:
+            raise HostForkedError("this process was forked from the one that owns the host; make a Host of its own here")
+        return getattr(self._manager.hook, name)
+
+    def remember(self, call: _HistoricCall) -> list[Any]:
+        """Note a historic call for the plugins that come later; return pluggy's list of the implementations that are here."""
+        with self._lock:
+            found: list[Any] = self.caller(call.spec.name).get_hookimpls()
+            self._history.append(call)
+            return found
+
+    def _new_manager(self) -> pluggy.PluginManager:
+        # A new one for every change but an addition: callers never see half of a change, and before 1.7 pluggy's unregister
+        # leaves behind the second implementation that a plugin has of one hook.
+        manager = pluggy.PluginManager("hostkit")
+        if self._specs:
+            # Any: pluggy takes every object, and its annotations modules and classes only
+            space: Any = _StandIns({spec.name: _stand_in_spec(spec) for spec in self._specs.values()})
+            manager.add_hookspecs(space)
+        for name, members in self._plugins.items():
+            manager.register(members, name)
+        return manager
+
+    def _place(self, record: Record, lane: Lane) -> None:
+        """Put a plugin's implementations into the relay; one that was there before keeps its place."""
+        offered = [hook for hook in lane.backend.hooks.values() if hook.name in self._specs]
+        members = _StandIns({hook.function: _stand_in(record, hook, self._specs[hook.name]) for hook in offered})
+        before = self._plugins.get(record.name)
+        self._plugins[record.name] = members
+        if before is None:
+            self._manager.register(members, record.name)
+        elif vars(before) or vars(members):
+            self._manager = self._new_manager()
+
+
+def _tell(record: Record, lane: Lane, calls: Iterable[_HistoricCall]) -> None:
+    for call in calls:
+        for hook in lane.backend.hooks.values():
+            if hook.name != call.spec.name:
+                continue
+            context = record.context(None, None, None, None, None)
+            arguments = {name: call.arguments[name] for name in _taken(hook, call.spec)}
             try:
-                return record.call_hook(hook.name, arguments, crossing)
+                result = lane.backend.call_hook(context, hook.function, arguments, call.spec.crossing)
             except HostkitError as error:
-                collected = _errors.get()
-                if collected is None:
-                    tell("ERROR", f"hook {hook.name}: {error}", plugin=record.name)
-                else:
-                    collected.append(error)
-                return None
+                _log("ERROR", call.spec.name, error)
+            else:
+                call.hand(result)
 
-        return _bare(_with_arguments(relay, hook), hook)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _HistoricCall:
+    spec: HookSpec
+    arguments: Mapping[str, object]
+    callback: Callable[[Any], None] | None
+
+    def hand(self, result: object) -> None:
+        if result is not None and self.callback is not None:
+            self.callback(result)
+
+
+class Relay:
+    """``host.hook``: an attribute for each hook that the application specifies, and none beside them."""
+
+    __slots__ = ("__app", "__dict__")
+
+    def __init__(self, app: str, hooks: Mapping[str, Hook]) -> None:
+        self.__app = app
+        vars(self).update(hooks)
+
+    def __getattr__(self, name: str) -> Hook:
+        raise AttributeError(f"{self.__app} has no hook {name!r}{near(name, vars(self))}")
+
+    def __repr__(self) -> str:
+        return f"<hooks of {self.__app}: {', '.join(vars(self))}>"
 
 
 class Hook:
-    """One hook of the host: call it with keyword arguments, as pluggy's own."""
+    """One hook of a host: call it with keyword arguments, as pluggy's own. Thread-safe."""
 
-    __slots__ = ("_caller", "_on_error")
+    __slots__ = ("_hooks", "_on_error", "_spec")
 
-    def __init__(self, caller: Any, on_error: str) -> None:  # Any: pluggy.HookCaller and its subset
-        self._caller = caller
+    def __init__(self, hooks: Hooks, spec: HookSpec, on_error: str) -> None:
+        self._hooks = hooks
+        self._spec = spec
         self._on_error = on_error
 
+    @property
+    def name(self) -> str:
+        """The hook's name."""
+        return self._spec.name
+
     def __call__(self, **arguments: object) -> Any:  # Any: a list of results, or the first one, as the hookspec says
-        """Call every implementation. One that fails doesn't keep the others from running; its error is raised after them (one
-        as itself, several as an ``ExceptionGroup``), or logged and skipped, as the host was told."""
-        return self._collecting(lambda: self._caller(**arguments))
+        """Call every implementation, the one loaded last first. One that fails doesn't keep the others from running; its error is
+        raised after them (one as itself, several as an ``ExceptionGroup``), or logged and skipped, as the host was told."""
+        given = self._given(arguments)
+        return self._collecting(lambda: self._hooks.caller(self.name)(**given))
 
     def call_extra(self, methods: list[Callable[..., object]], kwargs: Mapping[str, object]) -> Any:
-        """Call with additional functions, as pluggy's own."""
-        return self._collecting(lambda: self._caller.call_extra(methods, kwargs))
+        """Call with additional functions, as pluggy's own. What these raise is raised as it is."""
+        given = self._given(kwargs)
+        return self._collecting(lambda: self._hooks.caller(self.name).call_extra(methods, given))
 
-    def call_historic(self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None) -> None:
+    def call_historic(
+        self, result_callback: Callable[[Any], None] | None = None, kwargs: Mapping[str, object] | None = None
+    ) -> None:
         """Call now, and again for every plugin that is loaded later. Errors of later ones are logged."""
-        self._collecting(lambda: self._caller.call_historic(result_callback, kwargs))
+        if not self._spec.historic:
+            raise TypeError(f"the hook {self.name} is not historic: call it as {self.name}(...)")
+        call = _HistoricCall(self._spec, self._spec.bound(kwargs or {}), result_callback)
+        self._collecting(lambda: self._call_present(call))
 
     def get_hookimpls(self) -> Any:
         """Return pluggy's list of the implementations, in reverse calling order."""
-        return self._caller.get_hookimpls()
+        return self._hooks.caller(self.name).get_hookimpls()
+
+    def is_historic(self) -> bool:
+        """Whether it is called by ``call_historic``."""
+        return self._spec.historic
+
+    def __repr__(self) -> str:
+        return f"<hook {self.name}>"
+
+    def _given(self, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        if self._spec.historic:
+            raise TypeError(f"the hook {self.name} is historic: call it as {self.name}.call_historic(kwargs=...)")
+        return self._spec.bound(arguments)
+
+    def _call_present(self, call: _HistoricCall) -> None:
+        present = reversed(self._hooks.remember(call))
+        results = [impl.function(**{name: call.arguments[name] for name in impl.argnames}) for impl in present]
+        for result in results:
+            call.hand(result)
 
     def _collecting(self, call: Callable[[], Any]) -> Any:
         errors: list[HostkitError] = []
@@ -165,70 +237,109 @@ class Hook:
             result = call()
         finally:
             _errors.reset(token)
-        for error in errors:
-            plugin = getattr(error, "plugin", "")
-            tell("WARNING", f"hook {self._caller.name}: {error}", plugin=plugin, request_id=getattr(error, "request_id", ""))
+            for error in errors:
+                _log("WARNING", self.name, error)
+        if len(errors) > 1 and self._on_error == "raise":
+            raise ExceptionGroup(f"hook {self.name}: {len(errors)} implementations failed", errors)
         if errors and self._on_error == "raise":
-            raise errors[0] if len(errors) == 1 else ExceptionGroup(f"hook {self._caller.name}", errors)
+            raise errors[0]
         return result
 
 
-def _check_crossing(name: str, hook: OfferedHook, spec: Any) -> None:
-    if hook.options.get("wrapper") or hook.options.get("hookwrapper"):
-        raise _refused(name, hook, "a wrapper runs around the other implementations and can't be isolated; run it in-process")
-    hints = _hints(spec.function)
-    for argument in (*hook.arguments, "return"):
-        try:
-            _codec(hints.get(argument))
-        except TypeError as error:
-            what = "its result" if argument == "return" else f"its argument {argument!r}"
-            raise _refused(name, hook, f"{what} is no data and can't cross to a worker: {error}; run it in-process") from None
+class _StandIns:
+    """A plugin, or the application, as pluggy sees it."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(functions)
+
+    def __dir__(self) -> Iterable[str]:
+        return list(vars(self))
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise ConfigError(f"the hookspec {function.__name__}: an annotation can't be resolved: {error}") from None
-
-
-def _codec(hint: Any) -> Any:
-    codec = codec_for(hint)
-    adapter = getattr(codec, "adapter", None)
-    if adapter is not None:
-        try:
-            adapter.json_schema(mode="serialization")
-        except Exception as error:  # pydantic's several ways of saying that a type has no JSON
-            raise TypeError(str(error).partition("\n")[0]) from None
-    return codec
-
-
-def _with_arguments(relay: Callable[[dict[str, object]], object], hook: OfferedHook) -> Callable[..., object]:
-    """Make a function with the implementation's argument names: pluggy reads them off its code."""
-    names = [hook.name, *hook.arguments]
-    if not all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
-        raise ValueError(f"no names of a hook and its arguments: {names!r}")
-    inside = ", ".join(f"{name!r}: {name}" for name in hook.arguments)
-    source = f"lambda {', '.join(hook.arguments)}: _relay({{{inside}}})"
-    made: Callable[..., object] = eval(source, {"_relay": relay})  # noqa: S307 - identifiers that the hookspec has, too
-    made.__name__ = made.__qualname__ = hook.name
+def _stand_in_spec(spec: HookSpec) -> Callable[..., Any]:
+    made = _function(spec.name, spec.arguments, lambda _: None)
+    # Defaults, history and warnings are seen to here, the same way whichever pluggy it is.
+    made.hostkit_spec = {  # type: ignore[attr-defined]
+        "firstresult": bool(spec.options.get("firstresult")),
+        "historic": False,
+        "warn_on_impl": None,
+        "warn_on_impl_args": None,
+    }
     return made
 
 
-def _bare(function: Callable[..., Any], hook: OfferedHook) -> Callable[..., Any]:
-    """Mark a function with the options as pluggy reads them, under the hook's own name."""
-    if isinstance(function, types.MethodType):
-        return function
-    function.hostkit_impl = {**hook.options, "specname": None}  # type: ignore[attr-defined]
-    return function
+def _stand_in(record: Record, hook: OfferedHook, spec: HookSpec) -> Callable[..., Any]:
+    function, crossing = hook.function, spec.crossing
+
+    def call(arguments: dict[str, object]) -> object:
+        try:
+            return record.call_hook(function, arguments, crossing)
+        except HostkitError as error:
+            _put_aside(error, spec.name)
+            return None
+
+    def wrap(arguments: dict[str, object]) -> Generator[None, Any, Any]:
+        put_aside = lambda error: _put_aside(error, spec.name)  # noqa: E731
+        return guarded(record, hook, arguments, crossing, put_aside)
+
+    wraps = _wraps(hook)
+    made = _function(spec.name, _taken(hook, spec), wrap if wraps else call, yields=wraps)
+    # An old-style wrapper is run by ``guarded`` and looks like a new one from outside.
+    made.hostkit_impl = {**hook.options, "specname": spec.name, "wrapper": wraps, "hookwrapper": False}  # type: ignore[attr-defined]
+    return made
 
 
-def _refused(name: str, hook: OfferedHook, why: str) -> PluginLoadError:
-    return PluginLoadError(f"plugin {name!r}: its implementation of the hook {hook.name} is refused: {why}", plugin=name, kind="hook")
+def _put_aside(error: HostkitError, hook: str) -> None:
+    collected = _errors.get()
+    if collected is None:  # somebody called the stand-in itself
+        raise error
+    error.add_note(f"in its implementation of the hook {hook}")
+    collected.append(error)
 
 
-def _near(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+def _log(level: str, hook: str, error: HostkitError) -> None:
+    plugin, request_id = getattr(error, "plugin", ""), getattr(error, "request_id", "")
+    tell(level, f"hook {hook}: {type(error).__name__}: {error}", plugin=plugin, request_id=request_id)
 
 
+def _function(
+    name: str, arguments: Iterable[str], relay: Callable[[dict[str, object]], object], *, yields: bool = False
+) -> Callable[..., Any]:
+    """Make a function with these arguments: pluggy reads their names off its code."""
+    names = list(arguments)
+    if not all(each.isidentifier() and not keyword.iskeyword(each) for each in names):
+        raise ValueError(f"no names of a hook's arguments: {names!r}")
+    inside = "_" + "".join(names)  # longer than each of them, so none hides it
+    body = f"{inside}({{{', '.join(f'{each!r}: {each}' for each in names)}}})"
+    source = f"lambda {', '.join(names)}: {f'(yield from {body})' if yields else body}"
+    made: Callable[..., Any] = eval(source, {inside: relay})  # noqa: S307 - identifiers that the hookspec has, too
+    made.__name__ = made.__qualname__ = name
+    return made
+
+
+def _taken(hook: OfferedHook, spec: HookSpec) -> list[str]:
+    """Return the arguments that an implementation is called with: of those with defaults, the ones that the hook has."""
+    return [*hook.arguments, *(name for name in hook.optional if name in spec.arguments)]
+
+
+def _wraps(hook: OfferedHook) -> bool:
+    return bool(hook.options.get("wrapper") or hook.options.get("hookwrapper"))
+
+
+def _refusal(hook: OfferedHook, spec: HookSpec, *, isolated: bool) -> str:
+    """Say why an implementation can't be called; empty where it can."""
+    if _wraps(hook):
+        if isolated:
+            return "a wrapper runs around the other implementations and can't be isolated; run it in-process"
+        if spec.historic:
+            return "a historic hook has no wrappers"
+    why = spec.unknown(hook.arguments) or hook.trouble
+    return why or (spec.crossing.refusal(hook, _taken(hook, spec)) if isolated else "")
+
+
+def _warn(name: str, hook: OfferedHook, spec: HookSpec) -> None:
+    warned = [spec.options.get("warn_on_impl")]
+    warned += [(spec.options.get("warn_on_impl_args") or {}).get(argument) for argument in _taken(hook, spec)]
+    for warning in warned:
+        if warning is not None:
+            warnings.warn_explicit(warning, None, f"plugin {name}, {hook.function}", 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
@@ -14,10 +13,11 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from ._errors import ConfigError
 from ._shape import Shape
+from ._worker._annotations import is_missing
 from ._worker._codec import codec_for
+from ._worker._data import DataError, found
 from ._worker._hookimpls import under
 from ._worker._signature import parameters
-from ._worker._structure import DataError, is_missing
 
 if TYPE_CHECKING:
     from ._backends import OfferedHook
@@ -119,8 +119,9 @@ class Crossing:
     def _hint(self, name: str) -> Any:
         try:
             hint = typing.get_type_hints(self._function, include_extras=True).get(name)
-        except NameError as error:
-            raise ConfigError(f"the hookspec {self._function.__qualname__}: an annotation can't be resolved: {error}") from None
+        except Exception as error:  # annotations are the application's own code
+            where = f"the hookspec {self._function.__qualname__}"
+            raise ConfigError(f"{where}: an annotation can't be resolved: {type(error).__name__}: {error}") from error
         return None if is_missing(hint) else hint
 
 
@@ -137,16 +138,15 @@ def specified(hookspecs: Iterable[object]) -> dict[str, HookSpec]:
     if isinstance(hookspecs, (str, type, ModuleType)) or not isinstance(hookspecs, Iterable):
         raise ConfigError(f"hookspecs: expected a list of modules or classes, found {_named(hookspecs)}")
     specs: dict[str, HookSpec] = {}
-    homes: dict[str, str] = {}
+    homes: dict[str, object] = {}
     for space in hookspecs:
-        found = dict(_marked(space))
-        if not found:
+        marked = dict(_marked(space))
+        if not marked:
             raise ConfigError(f"hookspecs: there is no hook in {_named(space)}; mark its functions with hostkit.hookspec")
-        twice = sorted(found.keys() & specs.keys())
-        if twice:
-            raise ConfigError(f"hookspecs: {twice[0]} is specified in {homes[twice[0]]} and in {_named(space)}")
-        specs |= found
-        homes |= dict.fromkeys(found, _named(space))
+        for name in marked.keys() & specs.keys():
+            raise ConfigError(f"hookspecs: the hook {name} is specified in {_named(homes[name])} and in {_named(space)}")
+        specs |= marked
+        homes |= dict.fromkeys(marked, space)
     return specs
 
 
@@ -189,40 +189,39 @@ def _checked_codec(hint: Any) -> Any:
 class _Writable(GenerateJsonSchema):
     """A JSON schema that is written only to learn whether there is one."""
 
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - as pydantic declares it
 
     def function_plain_schema(self, schema: Any) -> dict[str, Any]:
         """Take a type whose author wrote its validator by hand at the author's word."""
+        del schema
         return {}
 
 
 _SCALARS = (str, int, float, bool, type(None))
+_LISTS = ("list", "Sequence", "MutableSequence", "Iterable", "Collection")
+_OBJECTS = ("dict", "Mapping", "MutableMapping")
 
 
-def _same_as_json(hint: Any) -> bool:
+def _same_as_json(hint: Any, *, within: tuple[Any, ...] = ()) -> bool:
     """Whether a value of this type is the same after a way through JSON that nobody converts back."""
-    if hint is None or hint in _SCALARS:
+    if is_missing(hint) or hint in _SCALARS or hint in within:
         return True
     if hasattr(hint, "__supertype__"):  # NewType
         return _same_as_json(hint.__supertype__)
     if hasattr(hint, "__metadata__"):  # Annotated
         return _same_as_json(hint.__origin__)
     origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    name = getattr(origin, "__name__", "")
     if origin is typing.Literal:
         return all(type(part) in _SCALARS for part in parts)
     if typing.is_typeddict(origin):
-        return all(map(_same_as_json, typing.get_type_hints(origin).values()))
-    if not _is_union(origin):
-        name = getattr(origin, "__name__", "")
-        if name in ("dict", "Mapping", "MutableMapping"):
-            parts = parts[1:] if parts[:1] in ((), (str,)) else (set,)
-        elif name not in ("list", "Sequence", "MutableSequence", "Iterable", "Collection"):
+        parts = tuple(typing.get_type_hints(origin).values())
+    elif name in _OBJECTS:
+        if parts and parts[0] is not str:
             return False
-    return all(map(_same_as_json, (None if is_missing(part) else part for part in parts)))
-
-
-def _is_union(origin: Any) -> bool:
-    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
+    elif name not in (*_LISTS, "UnionType") and origin is not typing.Union:
+        return False
+    return all(_same_as_json(part, within=(*within, hint)) for part in parts)
 
 
 def _shown(hint: Any) -> str:
@@ -234,4 +233,4 @@ def _named(space: object) -> str:
         return f"the module {space.__name__}"
     if isinstance(space, type):
         return f"the class {space.__qualname__}"
-    return f"{type(space).__name__} {sys.modules.get('reprlib', __import__('reprlib')).repr(space)}"
+    return f"{type(space).__name__} {found(space)}"

@@ -35,8 +35,8 @@ from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lifetimes import unwatch, watch
 from ._log import tell
-from ._manifest import checked_name
 from ._monitor import Monitor
+from ._names import checked_name
 from ._record import Lane, Record
 from ._shape import UNTYPED, Shape
 from ._spec import PluginSpec
@@ -72,7 +72,8 @@ class Host(_Around):
             raise ConfigError(f"app: {error}") from None
         self.app = app
         self.config = _config.load(config)
-        self.hook = Hooks(app, hookspecs, hook_errors)
+        self._hooks = Hooks(app, hookspecs, hook_errors)
+        self.hook = self._hooks.relay
         self.submitter = Submitter(f"hostkit-submit-{app}")
         self._lock = threading.RLock()  # guards _records, _order and the index
         self._index = Index(f"{app}.plugins", self.config.discovery.paths, file=default_file(f"{app}.plugins"))
@@ -170,11 +171,12 @@ class Host(_Around):
             before = record.lane
             wished, record.wished = record.wished, isolation or record.wished
             try:
-                after = self._open(record, ())
+                specs = self._offered()
+                self._load_required(record, specs)
+                after = self._open(record, specs)
             except BaseException:
                 record.wished = wished
                 raise
-            record.lane = after
             if before is not None:
                 self._retire(record, before, after)
             else:
@@ -188,7 +190,7 @@ class Host(_Around):
             with self._lock:
                 self._order = [other for other in self._order if other != name]
             if lane is not None:
-                self.hook.unregister(name)
+                self._hooks.unregister(name)
                 lane.gate.shut()
                 lane.gate.wait_empty(Deadline.after(_DRAIN if timeout is None else timeout))
                 self._close_lane(record, lane, Deadline.after(record.config.close_timeout))
@@ -273,6 +275,7 @@ class Host(_Around):
             forget = getattr(lane.backend, "forget", None) if lane is not None else None
             if forget is not None:
                 forget()
+        self._hooks.forget()
         self._monitor.forget()
 
     def __enter__(self) -> Host:
@@ -348,32 +351,49 @@ class Host(_Around):
         self._records[name] = record
         return record
 
-    def _load(self, record: Record, chain: tuple[str, ...] = ()) -> Lane:
+    def _load(self, record: Record) -> Lane:
         with record.lock:
             if record.lane is not None:
                 return record.lane
-            lane = self._open(record, chain)
-            record.lane = lane
-            with self._lock:
-                self._order.append(record.name)
-            return lane
+            specs = self._offered()
+            self._load_required(record, specs)
+            return self._load_alone(record, specs)
 
-    def _open(self, record: Record, chain: tuple[str, ...]) -> Lane:
+    def _load_required(self, record: Record, specs: Mapping[str, PluginSpec]) -> None:
+        """Load what a plugin requires, one after the other: the requirements are no circle, so neither are the locks."""
+        self._check_open(record)
+        for name in _requirements.load_order(record.name, specs):
+            needed = self._record(name)
+            if not needed.config.enabled:
+                raise RequirementError(f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration")
+            with needed.lock:
+                if needed.lane is None:
+                    self._load_alone(needed, specs)
+
+    def _load_alone(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
+        lane = self._open(record, specs)
+        with self._lock:
+            self._order.append(record.name)
+        return lane
+
+    def _offered(self) -> dict[str, PluginSpec]:
+        """Return what is installed, and what the application registered."""
+        with self._lock:
+            registered = [name for name, record in self._records.items() if record.target is not None]
+            return {**self._index.look(), **{name: PluginSpec(name, "") for name in registered}}
+
+    def _open(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order."""
         self._check_open(record)
-        if record.name in chain:
-            raise RequirementError(f"plugins require each other in a circle: {' → '.join([*chain, record.name])}")
-        specs = self.specs
         if record.target is None:
             spec = specs.get(record.name)
             if spec is None:
                 raise PluginNotFound(_not_found(record.name, specs, f"{self.app}.plugins"))
-            record.spec = reread(spec)
+            record.spec = reread(spec, f"{self.app}.plugins", self.config.discovery.paths)
             record.manifest = record.spec.manifest
         decided = decide(record.name, record.manifest, record.config, record.wished)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
-        for needed in _requirements.check(record.name, record.manifest, specs, seen):
-            self._load(self._record(needed), (*chain, record.name))
+        _requirements.check(record.name, record.manifest, specs, seen)
         lane = self._started(record, decided)
         tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
         if decided.unheld:
@@ -395,9 +415,8 @@ class Host(_Around):
         backend = BACKENDS[decided.isolation](opening)
         lane = Lane(backend, decided)
         try:
-            self.hook.check(record.name, backend.hooks, isolated=decided.isolation != "none")
-            self.hook.unregister(record.name)
-            self.hook.register(record, backend.hooks, getattr(backend, "plugin", None))
+            self._hooks.check(record.name, backend.hooks, isolated=decided.isolation != "none")
+            self._hooks.admit(record, lane)
         except BaseException:
             self._close_lane(record, lane, Deadline.after(record.config.close_timeout))
             raise

@@ -8,52 +8,32 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ._backends._base import Opening
 from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Ending, Reason
-from ._errors import CallCancelled, CallTimeout, ProtocolError, WorkerHung
-from ._importable import Target, host_path
+from ._errors import CallCancelled, CallTimeout, PluginClosed, ProtocolError, WorkerHung
+from ._greeting import Greeting, Introduction
+from ._importable import Target
 from ._launch import WorkerProcess, environment
 from ._lifetimes import close_in_forks, starting
 from ._log import OutputPipe
+from ._opening import Opening
 from ._questions import Full, Questions, spoken
 from ._raised import load_error
 from ._wires import Wires
-from ._worker._frames import BOOT, CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, PROTOCOL, READY, Frame, FrameError, parts
+from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, parts
 
 # Seconds between the end of a worker's sockets and its own end, where it dies in order.
 _SILENCE = 0.5
 # Bytes of output that are still read from a worker that has died.
 _LAST_WORDS = 1 << 20
-
-
-class _Hook(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    arguments: list[str]
-    options: dict[str, bool | str | None]
-    function: str
-
-
-class Introduction(BaseModel):
-    """What a worker says when it is ready; it comes from foreign code's process, so it is checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    cookie: str
-    protocol: int
-    plugin: str
-    python: str
-    kind: str
-    hooks: dict[str, _Hook] = Field(default_factory=dict)
 
 
 class Link:
@@ -64,21 +44,33 @@ class Link:
         self.introduced: Future[Introduction] = Future()
         self.ended = threading.Event()
         self.ending: Ending | None = None
-        self.over = False  # no call may begin here any more: it has ended or is being replaced
-        self._target = target
+        self.offered = False  # its channels are the callers' now
+        self.replaced = False  # another one was started in its place
+        self.over = False  # no call may begin here any more: it has ended or is replaced
+        self.hearing = threading.Lock()  # guards heard, and is held while the worker is told of historic hook calls
+        self.heard = 0
         self._on_end = on_end
         self._monitor = opening.monitor
-        self._cookie = os.urandom(8).hex()
         self._lock = threading.Lock()  # guards _reason
         self._reason: Reason | None = None
         self._unanswered = 0
         self._asked_to_close = False
         self._said_goodbye = False
-        with starting:
-            self._start()
-        self._monitor.hold()
+        self._greeting = Greeting(opening, target)
+        if not self._monitor.hold():
+            raise PluginClosed(f"plugin {opening.name!r}: the host is closed", plugin=opening.name, phase="start")
+        try:
+            with starting:
+                self._start()
+        except BaseException:
+            self._monitor.let_go()
+            raise
         self._monitor.run(self._watch)
-        self._boot()
+        try:
+            self._boot()
+        except BaseException:  # a Ctrl-C; the monitor sees to the rest
+            self.end(CLOSED)
+            raise
 
     def _start(self) -> None:
         settings = self.opening.settings
@@ -109,25 +101,8 @@ class Link:
         self.channels = [Channel(self, mine, settings.max_message) for mine in wires.sockets]
 
     def _boot(self) -> None:
-        settings, theirs = self.opening.settings, self._wires.theirs
-        said = {
-            "channels": theirs.channels,
-            "lifeline": theirs.lifeline,
-            "faults": self._wires.faults,
-            "log": theirs.log,
-            **host_path(),
-            "cookie": self._cookie,
-            "plugin": self.opening.name,
-            "id_prefix": self.opening.caller.id_prefix,
-            "entry_point": self._target.entry_point,
-            "directory": None if self.opening.directory is None else str(self.opening.directory),
-            "config": dict(self.opening.config),
-            "limits": dict(settings.limits or {}),
-            "cap": settings.max_message,
-        }
-        frame = parts(BOOT, meta=json.dumps(said).encode(), buffers=self._target.pickled)
         try:
-            self._questions.send(frame, Deadline.after(settings.start_timeout))
+            self._questions.send(self._greeting.boot(self._wires), Deadline.after(self.opening.settings.start_timeout))
         except Full:
             self._too_slow()
 
@@ -177,8 +152,9 @@ class Link:
         """Tell the worker that nobody waits for a call any more."""
         self._tell(parts(CANCEL, call_id))
 
-    def hang_up(self) -> None:
+    def hang_up(self, reason: Reason) -> None:
         """End the channels for whoever uses them. A worker without a call in it ends by itself then."""
+        self._because(reason)
         for channel in self.channels:
             channel.hang_up()
 
@@ -200,13 +176,13 @@ class Link:
     def _watch(self) -> None:
         self._monitor.watch(self._control, self._on_control)
         for pipe in self._wires.outputs.values():
-            self._monitor.watch(pipe.fd, lambda pipe=pipe: self._on_output(pipe))
+            self._monitor.watch(pipe.fd, functools.partial(self._on_output, pipe))
+        self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
         self._sentinel = self._popen.sentinel
         if self._sentinel >= 0:
             self._monitor.watch(self._sentinel, self._on_death)
         else:
             self._look_for_death()
-        self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
 
     def _look_for_death(self) -> None:
         # No pidfd on this system.
@@ -219,17 +195,20 @@ class Link:
             seconds = self.opening.settings.start_timeout
             self.end(Reason(CallTimeout, f"its worker was not ready after {seconds:g} s and was ended"))
 
-    def _on_control(self) -> None:
+    def _on_control(self) -> bool:
+        """Take one portion of what the worker says; return whether there was one."""
+        count = self._questions.receive()
         try:
-            for frame in self._questions.arrived():
-                if frame is None:
-                    self._monitor.unwatch(self._control)
-                    self._monitor.later(_SILENCE, self._on_silence)
-                else:
-                    self._take(frame)
+            for frame in self._questions.frames():
+                self._take(frame)
         except FrameError as error:
             self._monitor.unwatch(self._control)
             self.end(broken(error))
+            return False
+        if count == 0:
+            self._monitor.unwatch(self._control)
+            self._monitor.later(_SILENCE, self._on_silence)
+        return bool(count)
 
     def _on_silence(self) -> None:
         if not self.ended.is_set():
@@ -248,15 +227,7 @@ class Link:
             self._questions.take(frame)
 
     def _introduce(self, frame: Frame) -> None:
-        try:
-            introduction = Introduction.model_validate_json(frame.meta)
-        except ValidationError as error:
-            raise FrameError(f"the handshake is wrong: {error.errors(include_url=False)[0]['msg']}") from None
-        expected = {"cookie": self._cookie, "protocol": PROTOCOL, "plugin": self.opening.name}
-        for name, value in expected.items():
-            if getattr(introduction, name) != value:
-                raise FrameError(f"the handshake's {name} is {getattr(introduction, name)!r}, expected {value!r}")
-        self.introduced.set_result(introduction)
+        self.introduced.set_result(self._greeting.answered(frame))
         self._monitor.later(self.opening.settings.heartbeat, self._beat)
 
     def _beat(self) -> None:
@@ -290,7 +261,8 @@ class Link:
 
     def _hear_the_rest(self) -> None:
         """Take what the worker still said before it died, above all why it couldn't load."""
-        self._on_control()
+        while self._on_control():
+            pass
         self._monitor.unwatch(self._control)
         for pipe in self._wires.outputs.values():
             self._monitor.unwatch(pipe.fd)
@@ -316,13 +288,14 @@ class Link:
     def _let_go(self, code: int) -> None:
         self.ending = self.ending or Ending(code, self._reason, "", "", 0, None)
         self.over = True
+        self._questions.close()
         self._wires.close()
         self.process.join(0)  # takes it off multiprocess's list of children
         self._popen.close()
         self.ended.set()
         self._questions.end()
-        # A process that the plugin left behind may hold the other end, and callers would wait for it.
-        self.hang_up()
+        # A process that the plugin left behind may hold the other ends, and callers would wait for it.
+        self.hang_up(CLOSED)
         if not self.introduced.done():
             self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
         self._on_end(self)

@@ -6,7 +6,6 @@ Every field here is enforced, shown, or refused with a sentence. What a later ho
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,21 +16,22 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ._errors import ManifestError
-from ._fields import Count, Duration, Model, Resources, all_fields, sentences
+from ._fields import Duration, Isolation, Model, Name, Resources, Variable, sentences
 
-Text = Annotated[str, Field(max_length=4096)]
-
+_PROGRAM = re.compile(r"[\w+.][\w+.-]{0,254}", re.ASCII)
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
-def checked_name(name: str) -> str:
-    """Return a plugin's name, or raise ``ValueError`` that says what is wrong with it."""
-    if not name or len(name) > 128:
-        raise ValueError("a plugin's name has 1 to 128 characters")
-    if any(unicodedata.category(letter)[0] in "CZ" or letter in "/\\:" for letter in name) or name.startswith("."):
-        raise ValueError(f"{name!r} is no name for a plugin: no control characters, spaces, path separators or leading dots")
-    return name
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected text without NUL characters")
+    return text
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_text)]
+Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_text)]
+# More workers or turns at once than any plugin may ask for itself; the operator may allow more.
+Wish = Annotated[int, Field(strict=True, ge=1, le=64)]
 
 
 def _version(text: str) -> str:
@@ -54,7 +54,7 @@ def _requirement(text: str) -> str:
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
-        raise ValueError(f"expected a plugin's name with an optional version range, like logging-service>=1.2: {error}") from error
+        raise ValueError("expected a plugin's name with an optional version range, like logging-service>=1.2") from error
     if requirement.url or requirement.extras or requirement.marker:
         raise ValueError("expected a name and a version range only: no URL, extra or marker")
     return text
@@ -66,34 +66,16 @@ def _entry_point(text: str) -> str:
     return text
 
 
-def _variable(text: str) -> str:
-    if not _VARIABLE.fullmatch(text):
-        raise ValueError("expected the name of an environment variable")
-    return text
-
-
 def _program(text: str) -> str:
-    if not text or "/" in text or "\\" in text or "\0" in text:
+    if not _PROGRAM.fullmatch(text):
         raise ValueError("expected the name of a program on PATH, without a path")
     return text
 
 
-_LATER_ISOLATION = {
-    "auto": 'isolation "auto" is not enforced by this version of hostkit; ask for "process" or leave it to the operator',
-    "venv": 'isolation "venv" is not enforced by this version of hostkit; ask for "process"',
-}
 _LATER_TRANSPORT = {
     name: f'transport "{name}" needs another process or machine to connect to, which this version of hostkit does not do'
     for name in ("grpc", "grpc-tls", "http", "https", "unix", "go-plugin")
 }
-
-
-def _isolation(value: object) -> object:
-    if isinstance(value, bool):
-        return "process" if value else "none"
-    if isinstance(value, str) and value in _LATER_ISOLATION:
-        raise ValueError(_LATER_ISOLATION[value])
-    return value
 
 
 def _transport(value: object) -> object:
@@ -104,22 +86,26 @@ def _transport(value: object) -> object:
 
 def _refused(sentence: str) -> Any:
     def refuse(value: object) -> object:
-        if value in (None, {}, []):
+        if value in (None, "", {}, []):
             return None
         raise ValueError(sentence)
 
     return Annotated[None, BeforeValidator(refuse)]
 
 
+Range = Annotated[str, Field(max_length=200), AfterValidator(_specifier)]
+PluginRequirement = Annotated[str, Field(max_length=300), AfterValidator(_requirement)]
+
+
 class Requirements(Model):
     """What must be there before the plugin is loaded."""
 
-    python: Annotated[str, AfterValidator(_specifier)] | None = None
-    hostkit: Annotated[str, AfterValidator(_specifier)] | None = None
-    required_plugins: list[Annotated[str, AfterValidator(_requirement)]] = []
-    optional_plugins: list[Annotated[str, AfterValidator(_requirement)]] = []
-    environment_vars: list[Annotated[str, AfterValidator(_variable)]] = []
-    system_packages: list[Annotated[str, AfterValidator(_program)]] = []
+    python: Range | None = None
+    hostkit: Range | None = None
+    required_plugins: list[PluginRequirement] = Field(default=[], max_length=256)
+    optional_plugins: list[PluginRequirement] = Field(default=[], max_length=256)
+    environment_vars: list[Variable] = Field(default=[], max_length=256)
+    system_packages: list[Annotated[str, AfterValidator(_program)]] = Field(default=[], max_length=256)
 
 
 class ManifestResources(Resources):
@@ -142,16 +128,16 @@ class HealthCheck(Model):
 class Manifest(Model):
     """A plugin's declaration. Immutable; all times in seconds."""
 
-    name: Annotated[str, AfterValidator(checked_name)] = ""
-    version: Annotated[str, AfterValidator(_version)] | None = None
+    name: Name = ""
+    version: Annotated[str, Field(max_length=100), AfterValidator(_version)] | None = None
     description: Text = ""
     author: Text = ""
     homepage: Text = ""
     license: Text = ""
-    capabilities: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
-    tags: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
-    metadata: dict[str, Any] = {}
-    isolation: Annotated[Literal["none", "process"] | None, BeforeValidator(_isolation)] = None
+    capabilities: list[Word] = Field(default=[])
+    tags: list[Word] = Field(default=[])
+    metadata: dict[str, Any] = Field(default={})
+    isolation: Isolation = None
     transport: Annotated[Literal["inprocess", "subprocess"] | None, BeforeValidator(_transport)] = None
     entry_point: Annotated[str, AfterValidator(_entry_point)] | None = None
     endpoint: _refused(  # type: ignore[valid-type]
@@ -163,8 +149,8 @@ class Manifest(Model):
     permissions: _refused(  # type: ignore[valid-type]
         "permissions are not enforced by this version of hostkit, so it doesn't accept them"
     ) = None
-    workers: Count | None = None
-    concurrency: Count | None = None
+    workers: Wish | None = None
+    concurrency: Wish | None = None
     idempotent: bool = False
     health_check: HealthCheck = HealthCheck()
 
@@ -190,4 +176,4 @@ def validated(data: Mapping[str, Any], path: Path | None, name: str) -> Manifest
     try:
         return Manifest.model_validate(dict(data))
     except ValidationError as error:
-        raise ManifestError(f"plugin {name!r}: {path or 'its manifest'}: {sentences(error, all_fields(Manifest))}") from None
+        raise ManifestError(f"plugin {name!r}: {path or 'its manifest'}: {sentences(error, Manifest)}") from None

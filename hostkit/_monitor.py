@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ._log import tell
@@ -27,15 +28,19 @@ class Monitor:
         """Run a step on the monitor's thread, soon. After the end of the thread nothing runs any more."""
         loop = self._started()
         if loop is not None:
-            try:
+            with suppress(RuntimeError):  # ended meanwhile
                 loop.call_soon_threadsafe(step, *arguments)
-            except RuntimeError:  # ended meanwhile
-                pass
 
-    def hold(self) -> None:
-        """Keep the thread running, beyond ``stop`` too, until ``let_go``: a worker that still lives is seen to its end."""
+    def hold(self) -> bool:
+        """Keep the thread running, beyond ``stop`` too, until ``let_go``: a worker that still lives is seen to its end.
+
+        Returns whether that could be had: not after the thread's end.
+        """
         with self._lock:
+            if self._stopping and not self._held:
+                return False
             self._held += 1
+            return True
 
     def let_go(self) -> None:
         """Take one ``hold`` back."""
@@ -90,10 +95,8 @@ class Monitor:
         with self._lock:
             loop = self._loop
         if loop is not None and not loop.is_closed():
-            try:
+            with suppress(RuntimeError):  # ended meanwhile
                 loop.call_soon_threadsafe(loop.stop)
-            except RuntimeError:  # ended meanwhile
-                pass
 
     def _started(self) -> asyncio.AbstractEventLoop | None:
         with self._lock:

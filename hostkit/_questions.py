@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from ._deadline import Deadline
@@ -23,7 +24,7 @@ class Full(Exception):
 
 
 class Questions:
-    """Sends from any thread; ``arrived`` and ``take`` are the monitor's alone."""
+    """Sends from any thread; ``receive``, ``frames`` and ``take`` are the monitor's alone."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -59,20 +60,22 @@ class Questions:
         self.send(parts(kind, number), Deadline.after(0.0))
         return answer
 
-    def arrived(self) -> Iterator[Frame | None]:
-        """Yield the frames that are here, and at last None where the worker has closed its end. Raises ``FrameError``."""
+    def receive(self) -> int | None:
+        """Take in what is there; return the number of bytes, 0 where the worker has closed its end, None where nothing is there."""
         try:
             with self._assembler.room() as room:
                 count = self._control.recv_into(room, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return None
         except OSError:
-            count = 0
+            return 0
         self._assembler.arrived(count)
+        return count
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the whole frames that are here. Raises ``FrameError``."""
         while (frame := self._assembler.pop()) is not None:
             yield frame
-        if count == 0:
-            yield None
 
     def take(self, frame: Frame) -> None:
         """Hand an answer to whoever asked. Raises ``FrameError`` for one that nobody asked for."""
@@ -82,6 +85,13 @@ class Questions:
             raise FrameError(f"an answer to question {frame.call_id}, which is not open")
         if asked.set_running_or_notify_cancel():
             asked.set_result(frame)
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # wakes whoever waits to send
+        with self._sending:
+            self._control.close()
 
     def end(self) -> None:
         """Cancel what is still open: nobody will answer any more."""

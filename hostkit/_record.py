@@ -28,12 +28,12 @@ from ._rate import Rate
 from ._retry import may_repeat, pause
 from ._shape import Shape
 from ._spec import PluginSpec
-from ._worker._codec import dump_json
+from ._worker._data import DataError, found
+from ._worker._json import dump_json
 from ._worker._loaded import HOOKS_ONLY
-from ._worker._structure import DataError, found
 
 if TYPE_CHECKING:
-    from ._hooks import Crossing
+    from ._hookspecs import Crossing
 
 
 @dataclass(slots=True, eq=False)
@@ -115,8 +115,8 @@ class Record:
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                context = self._again(error, context)
-                if self.halt.wait(pause(self.config.retry, context.attempt - 1)):
+                context, wait = self._again(error, context)
+                if self.halt.wait(wait):
                     raise
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
@@ -133,8 +133,8 @@ class Record:
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                context = self._again(error, context)
-                await asyncio.sleep(pause(self.config.retry, context.attempt - 1))
+                context, wait = self._again(error, context)
+                await asyncio.sleep(wait)
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
@@ -154,7 +154,9 @@ class Record:
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
         """Answer one call item by item, without blocking the running event loop."""
         while True:
-            lane = self.lane or await asyncio.to_thread(self._load, self)
+            lane = self.lane
+            if lane is None:
+                lane = await asyncio.to_thread(self._load, self)
             try:
                 self._admit(lane, context, streaming=True)
                 with lane.gate:
@@ -168,17 +170,29 @@ class Record:
                 raise
 
     def call_hook(self, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
-        """Call one hook implementation of a loaded plugin. Never repeated."""
+        """Call one hook implementation. Never repeated. None where the plugin has none of that name now."""
         context = self.context(None, None, None, None, None)
+        lane = self.enter_for_hook(context, name)
+        if lane is None:
+            return None
+        try:
+            return lane.backend.call_hook(context, name, arguments, crossing)
+        finally:
+            lane.gate.__exit__(None, None, None)
+
+    def enter_for_hook(self, context: ExecutionContext, name: str) -> Lane | None:
+        """Enter the gate of the lane that has this hook implementation, and return it. None where the plugin was just unloaded, or
+        reloaded with other code."""
         while True:
             lane = self.lane
-            if lane is None:
-                raise PluginClosed(f"plugin {self.name!r} is not loaded", plugin=self.name, phase="queue")
+            if lane is None or name not in lane.backend.hooks:
+                return None
             try:
-                with lane.gate:
-                    return lane.backend.call_hook(context, name, arguments, crossing)
+                lane.gate.__enter__()
             except GateShut:
                 self._raise_if_shut(lane, context)
+            else:
+                return lane
 
     def _admit(self, lane: Lane, context: ExecutionContext, *, streaming: bool = False) -> None:
         where: dict[str, Any] = {"plugin": self.name, "request_id": context.request_id}
@@ -209,11 +223,12 @@ class Record:
             raise PluginClosed(f"plugin {self.name!r} is closed", **where) from None
         raise Draining(f"plugin {self.name!r} takes no new calls: it is being drained", **where) from None
 
-    def _again(self, error: CallError, context: ExecutionContext) -> ExecutionContext:
-        """Return the context for a repeat, or raise what happened."""
+    def _again(self, error: CallError, context: ExecutionContext) -> tuple[ExecutionContext, float]:
+        """Return the context for a repeat and the seconds to wait before it, or raise what happened."""
         may = context.attempt <= context.max_retries and may_repeat(error, idempotent=self.manifest.idempotent)
         left = context.remaining()
-        if not may or (left is not None and left <= 0.0):
+        wait = pause(self.config.retry, context.attempt) if may else 0.0
+        if not may or (left is not None and left <= wait):
             self._tell(error)
             raise error
         following = ExecutionContext(
@@ -226,7 +241,7 @@ class Record:
             _attempt=context.attempt + 1,
         )
         following._ends_at = context._ends_at
-        return following
+        return following, wait
 
     def _tell(self, error: CallError) -> None:
         level = "DEBUG" if isinstance(error, Rejected) else "WARNING"

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from ._worker._codec import PlainCodec, codec_for
-from ._worker._structure import DataError
+from ._worker._data import DataError
 
 # A float holds 1.8e308; a whole number with more digits would arrive as infinity.
 _HUGE_NUMBER = re.compile(rb"(?<![\d.\"])-?\d{309}")

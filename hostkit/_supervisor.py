@@ -6,27 +6,27 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ._channel import Channel, Ended
+from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Reason
 from ._errors import CallTimeout, CircuitOpen, HostkitError, PluginClosed
+from ._farewell import end_all
+from ._greeting import Introduction
 from ._idle import Idle
 from ._importable import target_of
-from ._link import Introduction, Link
+from ._late import LateCalls
+from ._link import CLOSED, Link, broken
 from ._log import tell
 from ._opening import Opening
-from ._worker._frames import CLOSE, ITEM, FrameError
-
-# The first replacement comes at once; the next ones wait, with full jitter (AWS Architecture Blog, "Exponential Backoff And
-# Jitter"), so that a crash loop doesn't burn a CPU.
-_BACKOFF, _MOST_BACKOFF = 0.1, 5.0
+from ._restarts import Restarts
+from ._worker._frames import FrameError
 
 
 class Supervisor:
@@ -39,48 +39,77 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        settings = opening.settings
         self.idle: Idle[Channel] = Idle()
+        self._name = opening.name
         self._opening = opening
         self._target = target_of(opening.name, opening.entry_point, opening.target)
         self._monitor = opening.monitor
-        self._clock = clock
-        self._jitter = jitter
-        self._lock = threading.Lock()  # guards _links, _started and _closing
-        # Held while a worker is being replaced: close() passes it once, so that no worker is born behind its back. Reentrant, because
-        # a forgotten host is closed by whichever thread collects it.
-        self._replacing = threading.RLock()
-        self._started = False
+        self._lock = threading.Lock()  # guards _links and _closing
+        self._back = threading.Condition(self._lock)  # a channel came back or a worker ended, while everything is closed
         self._links: set[Link] = set()
         self._closing = False
-        self._deaths: deque[float] = deque()  # monitor's thread only
+        # The monitor's alone:
+        self._late = LateCalls(opening.monitor, settings.cancel_grace, ended=self.give, stuck=self._stuck)
+        self._restarts = Restarts(settings.restarts, settings.restart_window, clock=clock, jitter=jitter)
+        self._serving = False
         self._failed = ""
 
     def start(self) -> Introduction:
         """Start all workers at once and wait for them. Raises what keeps one from starting; then none is left."""
         try:
             links = [self._launch() for _ in range(self._opening.settings.workers)]
-            introductions = [self._introduced(link.introduced) for link in links]
+            introductions = [self._introduced(link) for link in links]
         except BaseException:
             self.close(Deadline.after(0.0))
             raise
-        with self._lock:
-            self._started = True
+        self._serving = True
         for link in links:
             self._offer(link)
         return introductions[0]
 
-    def _introduced(self, introduced: Future[Introduction]) -> Introduction:
+    def _introduced(self, link: Link) -> Introduction:
         # The monitor ends a start that takes too long; this second limit only says that nothing here waits for ever.
-        return introduced.result(self._opening.settings.start_timeout + 10.0)
+        return link.introduced.result(self._opening.settings.start_timeout + 10.0)
+
+    def give(self, channel: Channel) -> None:
+        """Take a channel back whose call has ended in order."""
+        link = channel.link
+        if not channel.clean:
+            link.end(broken(FrameError("more than the answer to a call")))
+        if link.over:
+            self.drop(channel)
+            return
+        self.idle.give(channel)
+        self._settle(channel)
+
+    def _settle(self, channel: Channel) -> None:
+        # Between the look and the gift the worker may have ended, or everything been closed.
+        if channel.link.over and self.idle.discard({channel}):
+            self.drop(channel)
+        if self._closing:
+            self._came_back()
+
+    def drop(self, channel: Channel) -> None:
+        """Take a channel back that can't be used again."""
+        channel.close()
+        if not channel.link.ended.is_set():
+            self._monitor.run(self._rest, channel.link)
+        if self._closing:
+            self._came_back()
 
     def abandon(self, channel: Channel, call_id: int, *, half_sent: bool) -> None:
         """Take over a channel whose caller gave up: cancel the call, and replace the worker if it doesn't end in time."""
-        self._monitor.run(self._await_late, channel, call_id, half_sent)
+        self._monitor.run(functools.partial(self._late.take, channel, call_id, half_sent=half_sent))
+
+    def recycle(self, channel: Channel, why: str) -> None:
+        """Take a channel back and replace its worker, which is in no state to go on."""
+        self._monitor.run(self._stuck, channel, why)
 
     def any_link(self) -> Link | None:
         """Return a worker to ask for health, or None while there is none."""
         with self._lock:
-            return next((link for link in self._links if link.introduced.done() and not link.retired), None)
+            return next((link for link in self._links if link.ready and not link.over), None)
 
     @property
     def failed(self) -> str:
@@ -93,45 +122,61 @@ class Supervisor:
         with self._lock:
             return [link.process.pid for link in self._links if link.process.pid is not None]
 
-    def give(self, channel: Channel) -> None:
-        """Take a channel back whose call has ended in order."""
-        if channel.link.retired or channel.link.ended.is_set():
-            self._monitor.run(self._rest, channel)
-        else:
-            self.idle.give(channel)
-
     def close(self, deadline: Deadline) -> list[str]:
         """End all workers: ask them, then SIGTERM, then SIGKILL, each with a limit. Returns what went wrong, one text a worker.
         Idempotent."""
         with self._lock:
             self._closing = True
-        with self._replacing, self._lock:
             links = list(self._links)
-        self.idle.fail(lambda: self._closed())
-        complaints = _close_all(links, deadline)
-        for link in links:
-            self.idle.discard(set(link.channels))
-            link.hang_up()
+        self.idle.fail(self._closed)
+        if self._monitor.on_it:
+            # A forgotten host may be collected there, and nobody else would see the deaths that are waited for below.
+            for link in links:
+                link.end(CLOSED)
+            return []
+        self._call_back(links, deadline)
+        complaints = end_all(links, deadline)
+        for channel in self.idle.discard({channel for link in links for channel in link.channels}):
+            channel.close()
         return complaints
 
-    def forget(self) -> None:
-        """Let go of everything in a fork of the host, without touching the workers."""
-        for link in self._links:
-            link.abandon_in_child()
+    def _call_back(self, links: list[Link], deadline: Deadline) -> None:
+        """Cancel the calls that still run, and give them a moment to end."""
+        out = {channel for link in links for channel in link.channels if link.ready}
+        home = self.idle.discard(out)
+        out -= home
+        for channel in out:
+            channel.link.cancel(channel.call_id)
+
+        def all_back() -> bool:
+            home.update(self.idle.discard(out - home))
+            return all(channel in home or channel.closed for channel in out)
+
+        with self._back:
+            self._back.wait_for(all_back, min(self._opening.settings.cancel_grace, deadline.remaining()))
+        for channel in home:
+            self.idle.give(channel)
+
+    def _came_back(self) -> None:
+        with self._back:
+            self._back.notify_all()
 
     def _closed(self) -> Exception:
-        return PluginClosed(f"plugin {self._opening.name!r} is closed", plugin=self._opening.name, phase="queue")
+        return PluginClosed(f"plugin {self._name!r} is closed", plugin=self._name, phase="queue")
 
     def _launch(self) -> Link:
         link = Link(self._opening, self._target, self._ended)
         with self._lock:
             self._links.add(link)
+            if link.ended.is_set():  # so soon that _ended has been here already
+                self._links.discard(link)
             closing = self._closing
         if closing:
-            link.end(Reason(PluginClosed, "its worker was closed while it started"))
+            link.end(CLOSED)
         return link
 
     def _offer(self, link: Link) -> None:
+        link.offered = True
         for channel in link.channels:
             self.give(channel)
 
@@ -140,180 +185,72 @@ class Supervisor:
     def _ended(self, link: Link) -> None:
         with self._lock:
             self._links.discard(link)
-            closing = self._closing or not self._started
-        for channel in self.idle.discard(set(link.channels)):
+            closing = self._closing
+            self._back.notify_all()
+        channels = set(link.channels)
+        for channel in self.idle.discard(channels) if link.offered else channels:
             channel.close()
-        if link.introduced.exception() is not None:
-            link.hang_up()  # it never got to offer its channels
-        ending = link.ending
-        if closing or ending is None or link.retired:
+        self._late.drop(link)
+        if closing or link.replaced or not (link.ready or self._serving):
             return
-        tell(
-            "WARNING",
-            f"plugin {self._opening.name!r} lost a worker: {ending.error(plugin=self._opening.name)}",
-            plugin=self._opening.name,
-        )
-        self._replace(count=ending.own_doing)
+        assert link.ending is not None
+        why = link.ending.error(plugin=self._name) if link.ready else link.introduced.exception()
+        tell("WARNING", f"plugin {self._name!r} lost a worker: {why}", plugin=self._name)
+        self._replace(count=link.ending.own_doing or not link.ready, why=str(why))
 
-    def _replace(self, *, count: bool) -> None:
-        now = self._clock()
-        settings = self._opening.settings
+    def _replace(self, *, count: bool, why: str) -> None:
         if count:
-            self._deaths.append(now)
-        while self._deaths and self._deaths[0] <= now - settings.restart_window:
-            self._deaths.popleft()
-        if len(self._deaths) > settings.restarts:
-            self._give_up()
-            return
-        self._monitor.later(self._backoff(len(self._deaths) if count else 0), self._restart)
-
-    def _backoff(self, deaths: int) -> float:
-        if deaths <= 1:
-            return 0.0
-        longest: float = min(_MOST_BACKOFF, _BACKOFF * 2.0 ** (deaths - 2))
-        return longest * self._jitter()
+            self._restarts.died()
+            if self._restarts.used_up:
+                self._give_up(why)
+                return
+        self._monitor.later(self._restarts.pause() if count else 0.0, self._restart)
 
     def _restart(self) -> None:
+        if self._closing:
+            return
         try:
-            with self._replacing:
-                with self._lock:
-                    if self._closing:
-                        return
-                link = self._launch()
+            link = self._launch()
         except (OSError, HostkitError) as error:
-            tell("ERROR", f"plugin {self._opening.name!r}: a worker can't be started: {error}", plugin=self._opening.name)
-            self._replace(count=True)
+            tell("ERROR", f"plugin {self._name!r}: a worker can't be started: {error}", plugin=self._name)
+            self._replace(count=True, why=f"a worker can't be started: {error}")
             return
         link.introduced.add_done_callback(lambda introduced: self._restarted(link, introduced))
 
     def _restarted(self, link: Link, introduced: Future[Introduction]) -> None:
-        error = introduced.exception()
-        if error is None:
-            tell("INFO", f"plugin {self._opening.name!r} has a new worker", plugin=self._opening.name, pid=link.process.pid)
+        if introduced.exception() is None:
+            tell("INFO", f"plugin {self._name!r} has a new worker", plugin=self._name, pid=link.process.pid)
             self._offer(link)
-        elif not link.ended.is_set():
-            link.end(Reason(CallTimeout, f"its worker couldn't start: {error}"))
-            self._deaths.append(self._clock())
+        else:
+            link.end(CLOSED)  # it couldn't load the plugin, and ends by itself if it is honest
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str) -> None:
         settings = self._opening.settings
-        self._failed = (
-            f"plugin {self._opening.name!r} is not started again: its workers died {len(self._deaths)} times within "
-            f"{settings.restart_window:g} s, {settings.restarts} are allowed; mend it, then reload it"
+        with self._lock:
+            left = len([link for link in self._links if not link.over])
+        said = (
+            f"plugin {self._name!r}: its workers died {self._restarts.count} times within {settings.restart_window:g} s, "
+            f"{settings.restarts} are forgiven; the last time: {why}"
         )
-        tell("ERROR", self._failed, plugin=self._opening.name)
-        if not self._links:
-            self.idle.fail(lambda: CircuitOpen(self._failed, plugin=self._opening.name, phase="queue"))
-
-    def _await_late(self, channel: Channel, call_id: int, half_sent: bool) -> None:
-        link = channel.link
-        if link.ended.is_set():
-            channel.close()
+        if left:
+            tell("ERROR", f"{said}; it goes on with the {left} left", plugin=self._name)
             return
-        if half_sent:
-            # Nothing that follows half a frame can be understood.
-            self._retire(link, channel)
-            return
-        link.cancel(call_id)
-        timer = self._monitor.later(self._opening.settings.cancel_grace, self._too_late, link, channel)
-        self._monitor.watch(channel.fileno(), lambda: self._on_late(channel, call_id, timer))
-        self._on_late(channel, call_id, timer)
+        self._failed = f"{said}; it is not started again: mend it, then reload it"
+        tell("ERROR", self._failed, plugin=self._name)
+        self.idle.fail(lambda: CircuitOpen(self._failed, plugin=self._name, phase="queue"))
 
-    def _on_late(self, channel: Channel, call_id: int, timer: object) -> None:
-        try:
-            count = channel.read_some()
-            while (frame := channel.pop(call_id)) is not None:
-                if frame.kind != ITEM:
-                    self._monitor.unwatch(channel.fileno())
-                    timer.cancel()  # type: ignore[attr-defined]  # a TimerHandle; None only where nothing runs any more
-                    self.give(channel)
-                    return
-            if count == 0:
-                raise Ended
-        except FrameError as error:
-            self._monitor.unwatch(channel.fileno())
-            channel.link.end(_broken(error))
-            channel.close()
-        except (Ended, OSError):
-            self._monitor.unwatch(channel.fileno())
-            channel.close()
-
-    def _too_late(self, link: Link, channel: Channel) -> None:
-        if link.ended.is_set():
-            return
-        grace = self._opening.settings.cancel_grace
-        tell(
-            "WARNING",
-            f"plugin {self._opening.name!r}: a call went on for {grace:g} s after it was given up; its worker is replaced",
-            plugin=self._opening.name,
-        )
-        self._monitor.unwatch(channel.fileno())
-        self._retire(link, channel)
-
-    def _retire(self, link: Link, stuck: Channel) -> None:
+    def _stuck(self, channel: Channel, why: str) -> None:
         """Replace a worker at once, but let the calls on its other channels end before it is killed."""
-        if not link.retired:
-            link.retired = True
-            self._at_rest(link, self.idle.discard(set(link.channels)))
-            self._replace(count=False)
-        self._at_rest(link, {stuck})
+        link = channel.link
+        if not link.over:
+            tell("WARNING", f"plugin {self._name!r}: {why}; its worker is replaced", plugin=self._name)
+            link.replaced = link.over = True
+            for other in self.idle.discard(set(link.channels)):
+                other.close()
+            self._replace(count=False, why=why)
+        channel.close()
+        self._rest(link)
 
-    def _rest(self, channel: Channel) -> None:
-        self._at_rest(channel.link, {channel})
-
-    def _at_rest(self, link: Link, channels: set[Channel]) -> None:
-        for channel in channels:
-            channel.close()
-        if all(channel.closed for channel in link.channels) and not link.ended.is_set():
+    def _rest(self, link: Link) -> None:
+        if link.replaced and all(channel.closed for channel in link.channels) and not link.ended.is_set():
             link.end(Reason(CallTimeout, "its worker was replaced after a call that didn't end"))
-
-
-def _broken(error: FrameError) -> Reason:
-    from ._errors import ProtocolError
-
-    return Reason(ProtocolError, f"its worker broke the protocol: {error}")
-
-
-def _close_all(links: list[Link], deadline: Deadline) -> list[str]:
-    complaints = []
-    asked = [(link, link.ask(CLOSE)) for link in links if link.introduced.done() and not deadline.passed]
-    for link, answer in asked:
-        complaint = _complaint(answer, deadline)
-        if complaint:
-            complaints.append(complaint)
-        link.hang_up()
-    for limit, harder in ((1.0, Link.terminate), (0.5, _kill), (2.0, None)):
-        waiting = [link for link in links if not link.ended.wait(_share(limit, deadline, harder))]
-        if not waiting or harder is None:
-            break
-        for link in waiting:
-            harder(link)
-    return complaints
-
-
-def _share(limit: float, deadline: Deadline, harder: object) -> float:
-    # After SIGKILL there is nothing to ask any more: its end is waited for beyond the deadline.
-    return limit if harder is None else min(limit, deadline.remaining())
-
-
-def _kill(link: Link) -> None:
-    link.end(Reason(PluginClosed, "its worker was closed"))
-
-
-def _complaint(answer: Future[object], deadline: Deadline) -> str:
-    from concurrent.futures import CancelledError
-    from concurrent.futures import TimeoutError as FutureTimeout
-
-    try:
-        frame = answer.result(deadline.wait())
-    except FutureTimeout:
-        return "close() did not return in time"
-    except CancelledError:
-        return "its worker died in close()"
-    meta = getattr(frame, "meta", b"")
-    if not meta:
-        return ""
-    import json
-
-    said = json.loads(meta)
-    return f"close() raised {said.get('type')}: {said.get('message')}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 from loguru import logger
 
@@ -99,3 +103,121 @@ def log() -> Iterator[list[dict[str, Any]]]:
     yield records
     logger.remove(handler)
     logger.disable("hostkit")
+
+
+@pytest.fixture
+def cli_place(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory for the command line, which finds what is installed in ``site`` and no configuration."""
+    place = tmp_path / "cwd"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("HOSTKIT_CONFIG", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    return place
+
+
+@pytest.fixture
+def install_demo(install: Callable[..., str]) -> Callable[..., str]:
+    """Install a plugin for the application ``demo``, which has no others."""
+    return functools.partial(install, group="demo.plugins")
+
+
+@pytest.fixture
+def cli(cli_place: Path) -> Callable[..., Result]:
+    """Run ``hostkit --app demo ...`` in this process, without its signals: ``cli("list", "--json").stdout``."""
+    from hostkit.cli._group import hostkit as group
+
+    def run(*arguments: str, **options: Any) -> Result:
+        return CliRunner().invoke(group, ["--app", "demo", *arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``hostkit --app demo ...`` as a process of its own, as a user does; with text on pipes unless it is told otherwise."""
+    started: list[subprocess.Popen[str]] = []
+    command = [sys.executable, "-m", "hostkit", "--app", "demo"]
+
+    def start(*arguments: str | bytes, **options: Any) -> subprocess.Popen[str]:
+        streams = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        process = subprocess.Popen([*command, *arguments], **{**streams, "text": True, **options})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class Faulty:
+    """A host with a plugin that misbehaves on demand (``bad_plugin.py``), and a neighbour that must not notice."""
+
+    def __init__(self, host: hostkit.Host, isolation: str, log: list[dict[str, Any]]) -> None:
+        self.host = host
+        self.isolation = isolation
+        self._log = log
+        self._numbers = itertools.count(1)
+
+    def call(self, op: str, *, timeout: float | None = None, **arguments: Any) -> Any:
+        return self.host.execute("bad", {"op": op, **arguments}, timeout=timeout)
+
+    @property
+    def pid(self) -> int:
+        """The process of the plugin's only worker, or this one."""
+        pid: int = self.call("pid")
+        return pid
+
+    def fails(
+        self, error: type[hostkit.CallError], op: str, *, timeout: float | None = None, stays: bool | None = None, **arguments: Any
+    ) -> Any:
+        """Call it and check everything that holds for every fault: one typed error, told once, nobody else disturbed, and the next
+        call answered. ``stays`` says whether the worker that had the fault must still be there, or must not."""
+        before = self.pid if stays is not None else 0
+        request_id = f"fault-{next(self._numbers)}"
+        with pytest.raises(error) as caught:
+            self.host.execute("bad", {"op": op, **arguments}, timeout=timeout, request_id=request_id)
+        raised = caught.value
+        assert type(raised) is error
+        assert (raised.plugin, raised.request_id) == ("bad", request_id)
+        self.neighbour_answers()
+        told = [record for record in self._log if record.get("request_id") == request_id and error.__name__ in record["text"]]
+        assert [record["plugin"] for record in told] == ["bad"]
+        assert self.call("fine") == "fine"
+        if stays is not None:
+            assert (self.pid == before) is stays
+        return raised
+
+    def neighbour_answers(self) -> None:
+        """Another plugin answers within a second, whatever this one does."""
+        assert self.host.execute("neighbour", "hello", timeout=1.0) == "hello"
+
+
+@pytest.fixture
+def make_faulty(
+    install: Callable[..., str], new_host: Callable[..., hostkit.Host], log: list[dict[str, Any]]
+) -> Callable[..., Faulty]:
+    """Install and load the plugin "bad" and its neighbour, with the operator's settings of the bad one."""
+
+    def make(isolation: str, **settings: Any) -> Faulty:
+        install("bad", (Path(__file__).parent / "bad_plugin.py").read_text())
+        install("neighbour", "class P:\n    def execute(self, ctx, request):\n        return request\n")
+        host = new_host(config={"plugins": {"bad": settings}})
+        host.load("neighbour", isolation=isolation)
+        host.load("bad", isolation=isolation)
+        return Faulty(host, isolation, log)
+
+    return make
+
+
+@pytest.fixture
+def faulty(make_faulty: Callable[..., Faulty], isolation: str) -> Callable[..., Faulty]:
+    """Make a faulty plugin in every place where it can run: ``faulty(concurrency=2)``."""
+    return functools.partial(make_faulty, isolation)
+
+
+@pytest.fixture
+def faulty_worker(make_faulty: Callable[..., Faulty]) -> Callable[..., Faulty]:
+    """Make a faulty plugin in a worker, for what only a process of its own survives: ``faulty_worker(workers=2)``."""
+    return functools.partial(make_faulty, "process")

@@ -19,7 +19,7 @@ from hostkit._backends import BACKENDS
 from hostkit._backends._inprocess import InProcess
 from hostkit._raised import invalid_request, invalid_response
 from hostkit._shape import UNTYPED
-from hostkit._worker._structure import DataError
+from hostkit._worker._data import DataError
 
 
 class Toy:

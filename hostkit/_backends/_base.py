@@ -11,17 +11,24 @@ from .._deadline import Deadline
 from .._shape import Shape
 
 if TYPE_CHECKING:
-    from .._hooks import Crossing
+    from .._hookspecs import Crossing
 
 
 @dataclass(frozen=True, slots=True)
 class OfferedHook:
-    """One hook that a plugin implements: its arguments in order, pluggy's options, the implementing function's name."""
+    """One function of a plugin that implements the hook ``name``, with pluggy's options.
+
+    ``arguments`` are those that it must have, ``optional`` those that it can have, ``untyped`` those whose type an isolated one
+    doesn't say; ``trouble`` says why it can't be called.
+    """
 
     name: str
-    arguments: tuple[str, ...]
-    options: Mapping[str, Any]
     function: str
+    options: Mapping[str, Any]
+    arguments: tuple[str, ...]
+    optional: tuple[str, ...]
+    untyped: tuple[str, ...]
+    trouble: str
 
 
 class Backend(Protocol):
@@ -35,7 +42,7 @@ class Backend(Protocol):
 
     @property
     def hooks(self) -> Mapping[str, OfferedHook]:
-        """Return the hooks that the plugin implements, by name."""
+        """Return the plugin's implementations of hooks, by the name of the function."""
         ...
 
     def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:  # Any: as the shape says
@@ -55,7 +62,7 @@ class Backend(Protocol):
         ...
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
-        """Call one hook implementation."""
+        """Call the hook implementation of that function's name; a wrapper's is returned unstarted."""
         ...
 
     def health(self, deadline: Deadline) -> HealthStatus:

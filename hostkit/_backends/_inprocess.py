@@ -10,27 +10,28 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
 from .._asking import Asking, NoAnswer
 from .._contract import ExecutionContext, HealthStatus
 from .._deadline import Deadline
-from .._errors import Busy, CallCancelled, CallError, CallTimeout, PluginFailed, PluginLoadError
-from .._idle import Idle, NothingIdle
-from .._log import hear_plugins
+from .._errors import CallCancelled, CallError, CallTimeout, PluginFailed, PluginLoadError
+from .._log import hear_plugins, tell
 from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
-from .._worker._failure import describe, is_interrupt
+from .._worker._failure import describe, is_interrupt, message, type_name
 from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
 from .._worker._loop import decoded, encoded, failure_of
-from .._worker._structure import DataError
+from .._worker._data import DataError
 from ._base import OfferedHook
+from ._plugin_loop import Items, PluginLoop, in_threads
+from ._turns import Turn, turns
 
 if TYPE_CHECKING:
-    from .._hooks import Crossing
+    from .._hookspecs import Crossing
 
 
 class InProcess:
@@ -39,10 +40,12 @@ class InProcess:
     def __init__(self, opening: Opening) -> None:
         self._name = opening.name
         self._cap = opening.settings.max_message
+        self._grace = opening.settings.cancel_grace
         self._asking = Asking(opening.name)
         hear_plugins()
-        self._turns = _turns(opening.settings.concurrency)
-        self._loop: _PluginLoop | None = None
+        self._turns = turns(opening.settings.concurrency)
+        self._starting = threading.Lock()  # guards _loop's making
+        self._loop: PluginLoop | None = None
         self._closed = False
         self._path = None if opening.directory is None else str(opening.directory)
         if self._path is not None and self._path not in sys.path:
@@ -54,10 +57,7 @@ class InProcess:
             self._stop_loop()
             raise
         self.kind = self._loaded.kind
-        self.hooks = {
-            name: OfferedHook(name, tuple(hook.arguments), hook.options, hook.function.__name__)
-            for name, hook in self._loaded.hooks.items()
-        }
+        self.hooks = {name: OfferedHook(**hook.offer(isolated=False)) for name, hook in self._loaded.hooks.items()}
 
     def _load(self, opening: Opening) -> LoadedPlugin:
         try:
@@ -72,7 +72,7 @@ class InProcess:
                 f"plugin {opening.name!r} can't be loaded: {error}", plugin=opening.name, kind="contract"
             ) from error
         if loaded.is_async:
-            self._loop = _PluginLoop(opening.name)
+            self._loop = PluginLoop(opening.name)
         return loaded
 
     @property
@@ -96,7 +96,7 @@ class InProcess:
 
     def _call_carefully(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         """The same for an async plugin, or one that takes a declared number of calls at a time."""
-        with _Turn(self._turns, context):
+        with Turn(self._turns, context):
             try:
                 value = self._request(context, request, shape)
                 started = self._loaded.execute(context, value)  # type: ignore[misc]  # the host sends hooks-only plugins none
@@ -108,28 +108,39 @@ class InProcess:
         return answer if type(answer) is shape.response_type else self._answer(context, answer, shape)
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        if self._loaded.kind != COROUTINE or self._turns is not None:
+        if self._loaded.kind != COROUTINE:
             try:
                 return await asyncio.to_thread(self.call, context, request, shape)
             except asyncio.CancelledError:
                 context._cancelled = True
                 raise
-        try:
-            value = self._request(context, request, shape)
-            future = self._begin(self._loaded.execute(context, value))  # type: ignore[misc]  # kind is COROUTINE
-            answer = await asyncio.wait_for(asyncio.wrap_future(future), context.remaining())
-        except asyncio.CancelledError:
-            context._cancelled = True
-            raise
-        except BaseException as error:  # foreign code
-            raise self._raised(context, error) from _cause(error)
+        async with Turn(self._turns, context):
+            try:
+                value = self._request(context, request, shape)
+                started = self._loaded.execute(context, value)  # type: ignore[misc]  # kind is COROUTINE
+                answer = await self._await(context, started)
+            except BaseException as error:  # foreign code
+                raise self._raised(context, error) from _cause(error)
         return answer if type(answer) is shape.response_type else self._answer(context, answer, shape)
+
+    async def _await(self, context: ExecutionContext, awaitable: Any) -> Any:
+        """Wait for the plugin's loop on the running one."""
+        future = self._begin(awaitable)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), context.remaining())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                context._cancelled = True
+                raise
+            # Not this task: the call was cancelled under it, on the plugin's loop.
+            raise CancelledError from None
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
         if not self._loaded.streams:
             yield self.call(context, request, shape)
             return
-        with _Turn(self._turns, context):
+        with Turn(self._turns, context):
             items = self._items(context, request, shape)
             try:
                 while True:
@@ -143,17 +154,53 @@ class InProcess:
                         raise self._raised(context, error) from _cause(error)
                     yield item if type(item) is shape.response_type else self._answer(context, item, shape)
             finally:
-                items.close()
+                context._cancelled = True
+                self._end(items.close)
 
-    def _items(self, context: ExecutionContext, request: object, shape: Shape) -> _Items:
+    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
+        if self._loaded.kind != ASYNC_GENERATOR:
+            async for item in in_threads(self.stream(context, request, shape), context):
+                yield item
+            return
+        async with Turn(self._turns, context):
+            started = self._started(context, request, shape)
+            try:
+                while True:
+                    try:
+                        item = await self._await(context, anext(started))
+                        if context.cancelled:
+                            raise self._late(context)
+                    except StopAsyncIteration:
+                        return
+                    except BaseException as error:  # foreign code
+                        raise self._raised(context, error) from _cause(error)
+                    yield item if type(item) is shape.response_type else self._answer(context, item, shape)
+            finally:
+                context._cancelled = True
+                await asyncio.to_thread(self._end, lambda: self._wait(None, started.aclose(), self._grace))
+
+    def _end(self, close: Callable[[], object]) -> None:
+        """End a stream. Its caller has what it wanted, so what goes wrong now is only told."""
+        try:
+            close()
+        except BaseException as error:  # foreign code
+            if is_interrupt(error):
+                raise
+            said = f"plugin {self._name!r} did not end its stream in order: {type_name(error)}: {message(error)}"
+            tell("WARNING", said, plugin=self._name)
+
+    def _started(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         try:
             value = self._request(context, request, shape)
-            started = self._loaded.execute(context, value)  # type: ignore[misc]  # it streams
+            return self._loaded.execute(context, value)  # type: ignore[misc]  # it streams
         except BaseException as error:  # foreign code
             raise self._raised(context, error) from _cause(error)
+
+    def _items(self, context: ExecutionContext, request: object, shape: Shape) -> Items:
+        started = self._started(context, request, shape)
         if self._loaded.kind != ASYNC_GENERATOR:
-            return _Items(started.__next__, started.close)
-        return _Items(lambda: self._next(context, started), lambda: self._wait(None, started.aclose()))
+            return Items(started.__next__, started.close)
+        return Items(lambda: self._next(context, started), lambda: self._wait(None, started.aclose(), self._grace))
 
     def _next(self, context: ExecutionContext, started: Any) -> Any:
         try:
@@ -161,22 +208,16 @@ class InProcess:
         except StopAsyncIteration:
             raise StopIteration from None
 
-    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
-        items = self.stream(context, request, shape)
-        end = object()
-        try:
-            while (item := await asyncio.to_thread(next, items, end)) is not end:
-                yield item
-        finally:
-            context._cancelled = True
-            await asyncio.to_thread(items.close)  # type: ignore[attr-defined]  # a generator
-
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         del crossing  # nothing crosses: the very objects, as pluggy passes them
-        try:
-            return self._settle(self._loaded.hooks[name].function(**arguments))
-        except BaseException as error:  # foreign code
-            raise self._raised(context, error) from _cause(error)
+        with Turn(self._turns, context):
+            try:
+                answer = self._settle(self._loaded.hooks[name](dict(arguments)), context)
+            except BaseException as error:  # foreign code
+                raise self._raised(context, error) from _cause(error)
+        if context._ends_at is not None and context.cancelled:
+            raise self._late(context)
+        return answer
 
     def health(self, deadline: Deadline) -> HealthStatus:
         answer: HealthStatus = self._ask("health", self._loaded.health, deadline)
@@ -190,6 +231,8 @@ class InProcess:
         if self._closed:
             return
         self._closed = True
+        if self._loop is not None:
+            self._loop.cancel_calls(min(self._grace, deadline.remaining()))
         try:
             self._ask("close", self._loaded.close, deadline)
         finally:
@@ -232,13 +275,16 @@ class InProcess:
             raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
 
     def _raised(self, context: ExecutionContext, error: BaseException) -> BaseException:
-        """Return what to raise for ``error``: itself where it isn't the plugin's."""
+        """Return what to raise for ``error``. Raises it where it isn't the plugin's: the caller's own Ctrl-C or cancellation."""
         if isinstance(error, CallError) and not isinstance(error, (CallCancelled, CallTimeout)):
             return error if _is_own(error) else self._failed(context, error)
-        if is_interrupt(error):
-            return error
+        if is_interrupt(error) or (isinstance(error, asyncio.CancelledError) and context._cancelled):
+            raise error
         if isinstance(error, (CallTimeout, FutureTimeout)) and context.cancelled and not context._cancelled:
             return self._late(context)
+        if isinstance(error, CancelledError) and self._closed:
+            where: dict[str, Any] = {"plugin": self._name, "request_id": context.request_id}
+            return CallCancelled(f"plugin {self._name!r}: it was closed under the call", **where)
         return self._failed(context, error)
 
     def _failed(self, context: ExecutionContext, error: BaseException) -> CallError:
@@ -248,27 +294,25 @@ class InProcess:
         where: dict[str, Any] = {"plugin": self._name, "request_id": context.request_id}
         if context._cancelled:
             return CallCancelled(f"plugin {self._name!r}: the call was given up", **where)
-        return CallTimeout(
-            f"plugin {self._name!r} did not answer within {context.timeout:g} s; in-process code can't be interrupted, so "
-            "it ran to its end (an isolated plugin is stopped at its deadline)",
-            **where,
-        )
+        how = "it was cancelled" if self._loaded.is_async else _NOT_INTERRUPTED
+        return CallTimeout(f"plugin {self._name!r} did not answer within {context.timeout:g} s; {how}", **where)
 
-    def _settle(self, value: Any) -> Any:
+    def _settle(self, value: Any, context: ExecutionContext | None = None) -> Any:
         if not hasattr(value, "__await__"):
             return value
-        if self._loop is None:
-            self._loop = _PluginLoop(self._name)
-        return self._wait(None, value)
+        with self._starting:
+            if self._loop is None:
+                self._loop = PluginLoop(self._name)
+        return self._wait(context, value)
 
     def _begin(self, awaitable: Any) -> Future[Any]:
         assert self._loop is not None
         return self._loop.begin(awaitable)
 
-    def _wait(self, context: ExecutionContext | None, awaitable: Any) -> Any:
+    def _wait(self, context: ExecutionContext | None, awaitable: Any, limit: float | None = None) -> Any:
         future = self._begin(awaitable)
         try:
-            return future.result(None if context is None else context.remaining())
+            return future.result(limit if context is None else context.remaining())
         except BaseException:
             future.cancel()
             raise
@@ -282,6 +326,11 @@ class InProcess:
             sys.path.remove(self._path)
 
 
+_NOT_INTERRUPTED = (
+    "in-process code can't be interrupted, so it ran to its end (an isolated plugin is stopped at its deadline)"
+)
+
+
 def _is_own(error: CallError) -> bool:
     """Whether hostkit raised this around the plugin, rather than the plugin by itself (a plugin may call a host too)."""
     trace = error.__traceback__
@@ -292,87 +341,3 @@ def _is_own(error: CallError) -> bool:
 
 def _cause(error: BaseException) -> BaseException | None:
     return None if isinstance(error, CallError) else error
-
-
-def _turns(concurrency: int | None) -> Idle[None] | None:
-    if concurrency is None:
-        return None
-    turns: Idle[None] = Idle()
-    for _ in range(concurrency):
-        turns.give(None)
-    return turns
-
-
-class _Turn:
-    """One of the plugin's declared turns, or none to wait for."""
-
-    def __init__(self, turns: Idle[None] | None, context: ExecutionContext) -> None:
-        self._turns = turns
-        self._context = context
-
-    def __enter__(self) -> None:
-        if self._turns is None:
-            return
-        try:
-            self._turns.take(Deadline.after(self._context.remaining()))
-        except NothingIdle:
-            plugin = self._context._caller.plugin
-            raise Busy(
-                f"plugin {plugin!r} was busy for the whole {self._context.timeout:g} s of this call",
-                plugin=plugin,
-                request_id=self._context.request_id,
-                phase="queue",
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self._turns is not None:
-            self._turns.give(None)
-
-
-class _Items:
-    """A sync view of a generator of either kind."""
-
-    def __init__(self, following: Callable[[], Any], close: Callable[[], Any]) -> None:
-        self._following = following
-        self.close = close
-
-    def __next__(self) -> Any:
-        return self._following()
-
-
-class _PluginLoop:
-    """An event loop on a thread of its own, where an async plugin lives from its first call to its close."""
-
-    def __init__(self, plugin: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=f"hostkit-loop-{plugin}", daemon=True)
-        self._thread.start()
-
-    def begin(self, awaitable: Any) -> Future[Any]:
-        """Start an awaitable on the loop."""
-
-        async def wait() -> Any:
-            return await awaitable
-
-        return asyncio.run_coroutine_threadsafe(wait(), self._loop)
-
-    def stop(self) -> None:
-        """End the loop; what still runs on it is cancelled. A loop that a plugin blocks is left behind. Idempotent."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(1.0)
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_forever()
-            self._loop.run_until_complete(_cancel_the_rest())
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        finally:
-            self._loop.close()
-
-
-async def _cancel_the_rest() -> None:
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)

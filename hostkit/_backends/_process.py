@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
-from .._channel import Channel, Ended, Late
+from .._channel import Channel, Ended, Late, Unread
 from .._contract import ExecutionContext, HealthStatus, Status
 from .._deadline import Deadline
 from .._errors import (
@@ -29,19 +29,25 @@ from .._errors import (
     WorkerLost,
 )
 from .._idle import NothingIdle
+from .._log import tell
 from .._opening import Opening
+from .._questions import spoken
 from .._raised import call_error, invalid_request, invalid_response, show_remote
 from .._shape import Shape
 from .._supervisor import Supervisor
 from .._worker._frames import CALL, END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated, parts
-from .._worker._structure import DataError
+from .._worker._data import DataError
 from ._base import OfferedHook
+from ._historic import Historic, TurnPassed
 
 if TYPE_CHECKING:
-    from .._hooks import Crossing
+    from .._hookspecs import Crossing
 
 # Above the host's own numbers, so that no two calls of a worker share one.
 _ids = itertools.count(1 << 62)
+# A worker that died before it read a call costs the call nothing: another one gets it. Not for ever, because the request may be what
+# kills them. Each says whether it is the last try.
+_TRIES = (False, False, True)
 
 
 class Process:
@@ -52,79 +58,161 @@ class Process:
         self._cap = opening.settings.max_message
         self._timeout = opening.settings.timeout
         self._limited = "memory_bytes" in (opening.settings.limits or {})
+        self._historic: Historic[_Asked] = Historic()
         self.supervisor = Supervisor(opening)
         introduction = self.supervisor.start()
         self.kind = introduction.kind
-        self.hooks = {
-            name: OfferedHook(name, tuple(hook.arguments), hook.options, hook.function)
-            for name, hook in introduction.hooks.items()
-        }
+        self.hooks = {name: OfferedHook(**dict(hook)) for name, hook in introduction.hooks.items()}
 
     def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        call_id, pieces = self._framed(context, request, shape)
-        return shape_answer(self, context, self._exchange(context, call_id, pieces), shape)
+        return self._answer(context, self._exchange(context, self._asked(context, request, shape)), shape)
 
-    def _exchange(self, context: ExecutionContext, call_id: int, pieces: list[bytes]) -> Frame:
-        deadline = _deadline(context)
-        channel = self._take(context, deadline)
-        try:
-            channel.send(pieces, deadline)
-            frame = channel.receive(call_id, deadline)
-        except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
-            raise self._broken(channel, context, call_id, error) from None
-        self._finish(channel, frame)
+    def _exchange(self, context: ExecutionContext, asked: _Asked) -> Frame:
+        channel, frame = self._begin(context, asked, _deadline(context))
+        self._finish(channel, context, frame)
         return frame
 
+    def _begin(self, context: ExecutionContext, asked: _Asked, deadline: Deadline) -> tuple[Channel, Frame]:
+        """Send a call to a worker; return the channel, and the first frame of the answer."""
+        for last in _TRIES:
+            channel = self._take(context, deadline)
+            channel.call_id = asked.call_id
+            sent = False
+            try:
+                channel.send(asked.frame(context), deadline)
+                sent = True
+                return channel, channel.receive(asked.call_id, deadline)
+            except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
+                broken = self._broken(channel, context, asked, error, sent=sent)
+                if last or not isinstance(error, Unread):
+                    raise broken from None
+        raise AssertionError
+
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        call_id, pieces = self._framed(context, request, shape)
-        deadline = _deadline(context)
-        channel = await self._atake(context, deadline)
-        try:
-            await channel.asend(pieces, deadline)
-            frame = await channel.areceive(call_id, deadline)
-        except BaseException as error:  # a cancelled task must not leave a channel with half a call in it
-            raise await self._abroken(channel, context, call_id, error) from None
-        self._finish(channel, frame)
-        return shape_answer(self, context, frame, shape)
+        asked = self._asked(context, request, shape)
+        channel, frame = await self._abegin(context, asked, _deadline(context))
+        self._finish(channel, context, frame)
+        return self._answer(context, frame, shape)
+
+    async def _abegin(self, context: ExecutionContext, asked: _Asked, deadline: Deadline) -> tuple[Channel, Frame]:
+        for last in _TRIES:
+            channel = await self._atake(context, deadline)
+            channel.call_id = asked.call_id
+            sent = False
+            try:
+                await channel.asend(asked.frame(context), deadline)
+                sent = True
+                return channel, await channel.areceive(asked.call_id, deadline)
+            except BaseException as error:  # a cancelled task must not leave a channel with half a call in it
+                broken = await self._abroken(channel, context, asked, error, sent=sent)
+                if last or not isinstance(error, Unread):
+                    raise broken from None
+        raise AssertionError
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
-        call_id, pieces = self._framed(context, request, shape)
+        asked = self._asked(context, request, shape)
         deadline = _deadline(context)
-        channel = self._take(context, deadline)
+        channel, frame = self._begin(context, asked, deadline)
         try:
-            channel.send(pieces, deadline)
-            while (frame := channel.receive(call_id, deadline)).kind == ITEM:
-                yield shape_answer(self, context, frame, shape)
+            while frame.kind == ITEM:
+                yield self._answer(context, frame, shape)
+                frame = channel.receive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
-            raise self._broken(channel, context, call_id, error) from None
-        self._finish(channel, frame)
+            raise self._broken(channel, context, asked, error) from None
+        self._finish(channel, context, frame)
         if frame.kind != END:
-            yield shape_answer(self, context, frame, shape)
+            yield self._answer(context, frame, shape)
 
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
-        call_id, pieces = self._framed(context, request, shape)
+        asked = self._asked(context, request, shape)
         deadline = _deadline(context)
-        channel = await self._atake(context, deadline)
+        channel, frame = await self._abegin(context, asked, deadline)
         try:
-            await channel.asend(pieces, deadline)
-            while (frame := await channel.areceive(call_id, deadline)).kind == ITEM:
-                yield shape_answer(self, context, frame, shape)
+            while frame.kind == ITEM:
+                yield self._answer(context, frame, shape)
+                frame = await channel.areceive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
-            raise await self._abroken(channel, context, call_id, error) from None
-        self._finish(channel, frame)
+            raise await self._abroken(channel, context, asked, error) from None
+        self._finish(channel, context, frame)
         if frame.kind != END:
-            yield shape_answer(self, context, frame, shape)
+            yield self._answer(context, frame, shape)
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
-        wanted = {argument: arguments[argument] for argument in self.hooks[name].arguments}
         try:
-            payload = self._checked(crossing.encode(wanted))
+            payload = self._checked(crossing.encode(arguments))
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
-        call_id = next(_ids)
-        meta = json.dumps({**self._asked(context), "hook": name}).encode()
-        pieces = parts(CALL, call_id, payload, meta=meta, flags=HOOK, timeout=context.remaining() or 0.0)
-        return shape_answer(self, context, self._exchange(context, call_id, pieces), crossing.shape)
+        said = {**self._beside(context), "hook": name, "arguments": list(arguments)}
+        asked = _Asked(next(_ids), payload, json.dumps(said).encode(), HOOK)
+        frame = self._exchange_historic(context, asked) if crossing.historic else self._exchange(context, asked)
+        return self._answer(context, frame, crossing.shape)
+
+    def _exchange_historic(self, context: ExecutionContext, asked: _Asked) -> Frame:
+        deadline = _deadline(context)
+        try:
+            channel = self._take(context, deadline)
+        except CallError:
+            self._historic.remember(asked)
+            raise
+        try:
+            frame = self._historic.add(
+                channel.link,
+                deadline,
+                asked,
+                again=lambda missed: self._tell_again(channel, context, missed, deadline),
+                answer=lambda call: self._on(channel, context, call, deadline),
+            )
+        except TurnPassed:
+            self.supervisor.give(channel)
+            raise self._busy(context) from None
+        except Unread:
+            raise channel.link.death().error(plugin=self._name, request_id=context.request_id) from None
+        self._finish(channel, context, frame)
+        return frame
+
+    def _up_to_date(self, channel: Channel, context: ExecutionContext, deadline: Deadline) -> bool:
+        """Tell a worker the historic hook calls that it has missed; False for one that had died. Settles a channel that breaks."""
+        try:
+            self._historic.catch_up(channel.link, deadline, lambda missed: self._tell_again(channel, context, missed, deadline))
+        except TurnPassed:
+            self.supervisor.give(channel)
+            raise self._busy(context) from None
+        except Unread:
+            return False
+        return True
+
+    async def _aup_to_date(self, channel: Channel, context: ExecutionContext, deadline: Deadline) -> bool:
+        told = asyncio.get_running_loop().run_in_executor(None, self._up_to_date, channel, context, deadline)
+
+        def give_back(done: asyncio.Future[bool]) -> None:
+            if done.exception() is None and done.result():
+                self.supervisor.give(channel)
+
+        try:
+            return await asyncio.shield(told)
+        except asyncio.CancelledError:  # the thread goes on with the channel
+            told.add_done_callback(give_back)
+            raise
+
+    def _tell_again(self, channel: Channel, context: ExecutionContext, missed: _Asked, deadline: Deadline) -> None:
+        frame = self._on(channel, context, missed.again(), deadline)
+        if frame.kind == ERROR:
+            error = self._failed(context, _spoken(frame.meta))
+            tell("ERROR", f"a historic hook, told to a new worker: {error}", plugin=self._name, request_id=context.request_id)
+
+    def _on(self, channel: Channel, context: ExecutionContext, asked: _Asked, deadline: Deadline) -> Frame:
+        """Exchange a call for its answer on a channel that stays the caller's."""
+        channel.call_id = asked.call_id
+        sent = False
+        try:
+            channel.send(asked.frame(context), deadline)
+            sent = True
+            return channel.receive(asked.call_id, deadline)
+        except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
+            broken = self._broken(channel, context, asked, error, sent=sent)
+            if isinstance(error, Unread):
+                raise
+            raise broken from None
 
     def health(self, deadline: Deadline) -> HealthStatus:
         if self.supervisor.failed:
@@ -132,40 +220,29 @@ class Process:
         try:
             said = json.loads(self._ask("health", HEALTH, deadline))
             return HealthStatus(**{**said, "status": Status(said["status"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise InvalidResponse(f"plugin {self._name!r}: health: {error}", plugin=self._name, phase="health") from None
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
-        said = json.loads(self._ask("info", INFO, deadline))
-        return said if isinstance(said, dict) else {}
+        said = _spoken(self._ask("info", INFO, deadline))
+        return said
 
     def close(self, deadline: Deadline) -> None:
         complaints = self.supervisor.close(deadline)
         if complaints:
             raise PluginFailed(f"plugin {self._name!r}: {'; '.join(complaints)}", plugin=self._name, phase="close")
 
-    def forget(self) -> None:
-        """Let go of everything in a fork of the host."""
-        self.supervisor.forget()
-
-    def _framed(self, context: ExecutionContext, request: object, shape: Shape) -> tuple[int, list[bytes]]:
+    def _asked(self, context: ExecutionContext, request: object, shape: Shape) -> _Asked:
         try:
             payload = self._checked(shape.encode(request))
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
         own = context._request_id
         call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
-        said = self._asked(context)
-        return call_id, parts(
-            CALL,
-            call_id,
-            payload,
-            meta=json.dumps(said).encode() if said else b"",
-            flags=ROUND_TRIP if shape.typed else 0,
-            timeout=context.remaining() or 0.0,
-        )
+        said = self._beside(context)
+        return _Asked(call_id, payload, json.dumps(said).encode() if said else b"", ROUND_TRIP if shape.typed else 0)
 
-    def _asked(self, context: ExecutionContext) -> dict[str, Any]:
+    def _beside(self, context: ExecutionContext) -> dict[str, Any]:
         """Return what a call carries beside its request; nothing, for most."""
         said: dict[str, Any] = {}
         if isinstance(context._request_id, str):
@@ -189,7 +266,10 @@ class Process:
 
     def _take(self, context: ExecutionContext, deadline: Deadline) -> Channel:
         try:
-            return self.supervisor.idle.take(deadline)
+            while True:
+                channel = self.supervisor.idle.take(deadline)
+                if not self._historic.missed_by(channel.link) or self._up_to_date(channel, context, deadline):
+                    return channel
         except NothingIdle:
             raise self._busy(context) from None
         except CallError as error:
@@ -198,7 +278,10 @@ class Process:
 
     async def _atake(self, context: ExecutionContext, deadline: Deadline) -> Channel:
         try:
-            return await self.supervisor.idle.atake(deadline)
+            while True:
+                channel = await self.supervisor.idle.atake(deadline)
+                if not self._historic.missed_by(channel.link) or await self._aup_to_date(channel, context, deadline):
+                    return channel
         except NothingIdle:
             raise self._busy(context) from None
         except CallError as error:
@@ -206,23 +289,31 @@ class Process:
             raise
 
     def _busy(self, context: ExecutionContext) -> Busy:
+        if self.supervisor.any_link() is None:
+            why = "it has no worker just now, another one is being started"
+        else:
+            why = "it has more callers than workers and concurrency"
         return Busy(
-            f"plugin {self._name!r}: no worker became free within the {context.timeout:g} s of this call; it has more "
-            "callers than workers and concurrency",
+            f"plugin {self._name!r}: no worker became free within the {context.timeout:g} s of this call; {why}",
             plugin=self._name,
             request_id=context.request_id,
             phase="queue",
         )
 
-    def _finish(self, channel: Channel, frame: Frame) -> None:
-        if frame.kind in (RESULT, ERROR, END):
+    def _finish(self, channel: Channel, context: ExecutionContext, frame: Frame) -> None:
+        """Give a channel back whose call has its last frame."""
+        if frame.kind == ERROR and self._limited and b'"memory": true' in frame.meta:
+            # It answered with its last ballast: what else failed in there nobody knows.
+            self.supervisor.recycle(channel, "it reached its memory limit")
+        elif frame.kind in (RESULT, ERROR, END):
             self.supervisor.give(channel)
-            return
-        ending = channel.link.violation(FrameError(f"a frame of kind {frame.kind} as an answer"))
-        channel.close()
-        raise ending.error(plugin=self._name)
+        else:
+            asked = _Asked(frame.call_id, b"", b"", 0)
+            raise self._broken(channel, context, asked, FrameError(f"a frame of kind {frame.kind} as an answer"))
 
-    def _broken(self, channel: Channel, context: ExecutionContext, call_id: int, error: BaseException) -> BaseException:
+    def _broken(
+        self, channel: Channel, context: ExecutionContext, asked: _Asked, error: BaseException, *, sent: bool = True
+    ) -> BaseException:
         """Settle a channel whose call broke off, and return the error to raise."""
         where: dict[str, str] = {"plugin": self._name, "request_id": context.request_id}
         if isinstance(error, FrameError) and not isinstance(error, Truncated):
@@ -230,26 +321,25 @@ class Process:
         elif isinstance(error, (Ended, Truncated)):
             ending = channel.link.death()
         else:
-            half_sent = isinstance(error, Late) and error.half_sent
-            self.supervisor.abandon(channel, call_id, half_sent=half_sent)
+            self.supervisor.abandon(channel, asked.call_id, half_sent=not sent)
             if isinstance(error, Late):
                 return CallTimeout(f"plugin {self._name!r} did not answer within {context.timeout:g} s", **where)
             return error
-        channel.close()
+        self.supervisor.drop(channel)
         lost: CallError = ending.error(**where)
         return lost
 
     async def _abroken(
-        self, channel: Channel, context: ExecutionContext, call_id: int, error: BaseException
+        self, channel: Channel, context: ExecutionContext, asked: _Asked, error: BaseException, *, sent: bool = True
     ) -> BaseException:
         if isinstance(error, (Ended, FrameError)):
             # It may wait for the death to be seen.
-            return await asyncio.to_thread(self._broken, channel, context, call_id, error)
-        return self._broken(channel, context, call_id, error)
+            return await asyncio.to_thread(self._broken, channel, context, asked, error)
+        return self._broken(channel, context, asked, error, sent=sent)
 
     def _ask(self, what: str, kind: int, deadline: Deadline) -> bytes:
         link = self.supervisor.any_link()
-        where = {"plugin": self._name, "phase": what}
+        where: dict[str, Any] = {"plugin": self._name, "phase": what}
         if link is None:
             raise WorkerLost(f"plugin {self._name!r} has no worker just now; one is being started", **where)
         try:
@@ -259,17 +349,19 @@ class Process:
         except CancelledError:
             raise link.death().error(**where) from None
         if frame.kind == ERROR:
-            raise call_error(json.loads(frame.meta), plugin=self._name, request_id="")
+            raise call_error(_spoken(frame.meta), plugin=self._name, request_id="")
         return frame.payload
 
-    def failed(self, context: ExecutionContext, frame: Frame) -> HostkitError:
-        """Return the error of an ERROR frame."""
+    def _answer(self, context: ExecutionContext, frame: Frame, shape: Shape) -> Any:
+        """Return an answer's frame as the caller's type, or raise its error."""
+        if frame.kind == ERROR:
+            raise self._failed(context, _spoken(frame.meta))
         try:
-            said = json.loads(frame.meta)
-        except ValueError:
-            said = {}
-        if not isinstance(said, dict):
-            said = {}
+            return shape.decode(frame.payload)
+        except DataError as error:
+            raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
+
+    def _failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
         if said.get("memory") is True and self._limited:
             return MemoryExceeded(
                 f"plugin {self._name!r} reached its memory limit (max_memory_mb): {said.get('message') or 'MemoryError'}",
@@ -282,17 +374,35 @@ class Process:
         return error
 
 
-def shape_answer(backend: Process, context: ExecutionContext, frame: Frame, shape: Shape) -> Any:
-    """Return an answer's frame as the caller's type, or raise its error."""
-    if frame.kind == ERROR:
-        raise backend.failed(context, frame)
+class _Asked:
+    """A call as it crosses. It is put into a frame when there is a channel: what crosses is the time that is left by then."""
+
+    __slots__ = ("_flags", "_meta", "_payload", "call_id")
+
+    def __init__(self, call_id: int, payload: bytes, meta: bytes, flags: int) -> None:
+        self.call_id = call_id
+        self._payload = payload
+        self._meta = meta
+        self._flags = flags
+
+    def again(self) -> _Asked:
+        """Return the same call for another worker."""
+        return _Asked(next(_ids), self._payload, self._meta, self._flags)
+
+    def frame(self, context: ExecutionContext) -> list[bytes]:
+        left = context.remaining()
+        # 0 in a frame means no limit, so a call that is late already has a microsecond.
+        timeout = 0.0 if left is None else max(left, 1e-6)
+        return parts(CALL, self.call_id, self._payload, meta=self._meta, flags=self._flags, timeout=timeout)
+
+
+def _spoken(meta: bytes) -> Mapping[str, Any]:
+    """Return what a worker says of an error; nothing where it says nonsense."""
     try:
-        return shape.decode(frame.payload)
-    except DataError as error:
-        raise invalid_response(error.rows, plugin=backend._name, request_id=context.request_id) from None
+        return spoken(meta)
+    except FrameError:
+        return {}
 
 
 def _deadline(context: ExecutionContext) -> Deadline:
     return Deadline(math.inf if context._ends_at is None else context._ends_at)
-
-

@@ -56,7 +56,9 @@ async def _answer(server: Server, channel: socket.socket, frame: Frame) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    context = server.begin(frame, lambda: loop.call_soon_threadsafe(task.cancel))
+    # A hook's thread can't be stopped: one that goes on after its deadline gets the worker replaced.
+    stop = None if frame.flags & HOOK else lambda: loop.call_soon_threadsafe(task.cancel)
+    context = server.begin(frame, stop)
     try:
         last = await _run(server, channel, frame, context)
     except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
@@ -72,8 +74,7 @@ async def _run(
     loaded = server.loaded
     if frame.flags & HOOK:
         # On a thread: a sync hook may block, and an async one is finished on this very loop.
-        loop = asyncio.get_running_loop()
-        return parts(RESULT, frame.call_id, await loop.run_in_executor(None, server.call_hook, frame))
+        return parts(RESULT, frame.call_id, await asyncio.to_thread(server.call_hook, frame))
     request = decoded(loaded.request_codec.decode, frame.payload)
     assert loaded.execute is not None
     if loaded.kind == COROUTINE:

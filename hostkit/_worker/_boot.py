@@ -115,10 +115,7 @@ def _introduction(said: dict[str, Any], loaded: LoadedPlugin) -> dict[str, Any]:
         "plugin": said["plugin"],
         "python": ".".join(map(str, sys.version_info[:3])),
         "kind": loaded.kind,
-        "hooks": {
-            name: {"arguments": hook.arguments, "options": hook.options, "function": hook.function.__name__}
-            for name, hook in loaded.hooks.items()
-        },
+        "hooks": {name: hook.offer(isolated=True) for name, hook in loaded.hooks.items()},
     }
 
 

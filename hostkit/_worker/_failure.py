@@ -1,7 +1,8 @@
 """Turn any exception of foreign code into plain data, however hostile it is.
 
 The data is ``{"type", "message", "traceback", "retryable", "memory", "cancelled"}``, all text and booleans. An exception's
-``__str__`` may raise SystemExit, return 10 MB or not be text; causes may be cyclic or thousands deep; notes may be anything.
+``__str__`` may raise SystemExit, return 10 MB or not be text; causes may be cyclic or thousands deep; notes may be anything. So
+whatever asks the exception itself stands in a ``try`` of its own, and the rest is read past its class's back.
 """
 
 from __future__ import annotations
@@ -10,82 +11,130 @@ from .._errors import CallCancelled, CallTimeout, RetryableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Any
 
 MESSAGE_LIMIT = 8 * 1024
 TRACEBACK_LIMIT = 64 * 1024
+_NAME_LIMIT = 300
 _CHAIN_LIMIT = 16
+# Exceptions in one text: each link of a chain may be a group, each member of which has a chain.
+_MOST_LINKS = 64
+# Frames of one traceback that are shown from either end.
+_MOST_FRAMES = 32
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return what the host needs to know of ``error``; never raises."""
+    # issubclass and not isinstance, which would ask the exception for its __class__.
+    kind = type(error)
+    facts = {
+        "retryable": issubclass(kind, RetryableError),
+        "memory": issubclass(kind, MemoryError),
+        "cancelled": issubclass(kind, (CallCancelled, CallTimeout)),
+    }
     try:
-        return {
-            "type": type_name(error),
-            "message": message(error),
-            "traceback": _clip(_text(error), TRACEBACK_LIMIT),
-            "retryable": isinstance(error, RetryableError),
-            "memory": isinstance(error, MemoryError),
-            "cancelled": isinstance(error, (CallCancelled, CallTimeout)),
-        }
-    except BaseException:  # the exception itself is foreign code: nothing that it does may lose the error
-        return {
-            "type": "unknown",
-            "message": "an exception that can't be described",
-            "traceback": "",
-            "retryable": False,
-            "memory": False,
-            "cancelled": False,
-        }
+        text = _clip(_text(error), TRACEBACK_LIMIT)
+        return {"type": type_name(error), "message": message(error), "traceback": text, **facts}
+    except BaseException:  # no memory, or no room on the stack: the error must still arrive
+        return {"type": "unknown", "message": "an exception that can't be described", "traceback": "", **facts}
 
 
 def type_name(error: BaseException) -> str:
     """Return the qualified name of an exception's class; never raises."""
     kind = type(error)
     try:
-        name = type.__dict__["__qualname__"].__get__(kind)
-        module = vars(kind).get("__module__", "")
-    except BaseException:  # a hostile metaclass
+        module = type.__dict__["__dict__"].__get__(kind).get("__module__", "")
+        module = _exact(module) if isinstance(module, str) else ""
+    except BaseException:  # a module that is a text of some hostile kind
+        module = ""
+    name = class_name(kind)
+    return name if module in ("builtins", "") else _clip(f"{module}.{name}", _NAME_LIMIT)
+
+
+def class_name(kind: type) -> str:
+    """Return a class's qualified name, past what its metaclass would say; never raises."""
+    try:
+        return _clip(clean(_exact(type.__dict__["__qualname__"].__get__(kind))), _NAME_LIMIT)
+    except BaseException:  # a name that is a text of some hostile kind
         return "unknown"
-    if not isinstance(module, str) or module in ("builtins", ""):
-        return str(name)
-    return f"{module}.{name}"
 
 
 def message(error: BaseException) -> str:
     """Return an exception's text, clipped; never raises."""
     try:
-        text = str(error)
-        if not isinstance(text, str):
-            return "<its text is no text>"
-        return _clean(_clip(text, MESSAGE_LIMIT))
+        return clean(_clip(_exact(str(error)), MESSAGE_LIMIT))
     except BaseException as failed:  # foreign __str__
-        return f"<its text raised {type(failed).__name__}>"
+        return f"<its text raised {type_name(failed)}>"
+
+
+def clean(text: str) -> str:
+    """Return a text that UTF-8 can hold: what it can't is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _exact(text: str) -> str:
+    """Return the text itself, where a subclass of str would come with methods of its own."""
+    return text if type(text) is str else str.__add__("", text)
 
 
 def _text(error: BaseException) -> str:
     try:
-        return _clean(_formatted(error))
-    except BaseException:  # foreign __str__, notes and causes run while it is formatted
+        return clean("".join(_Formatted().lines(error)))
+    except BaseException:  # no room on the stack, or source files that can't be read
         return f"{type_name(error)}: {message(error)}\n"
-
-
-def _formatted(error: BaseException) -> str:
-    import traceback  # only a failing call pays for it
-
-    lines: list[str] = []
-    for link, heading in _chain(error):
-        lines.append(heading)
-        lines.extend(_stack(link.__traceback__, traceback))
-        lines.append(f"{type_name(link)}: {message(link)}\n")
-        lines.extend(_notes(link))
-        lines.extend(_members(link))
-    return "".join(lines)
 
 
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+class _Formatted:
+    """The lines of one exception with everything that hangs on it, up to a number of exceptions."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_LINKS
+
+    def lines(self, error: BaseException) -> list[str]:
+        found: list[str] = []
+        for link, heading in _chain(error):
+            if self._left <= 0:
+                return [*found, "[more exceptions left out]\n"]
+            self._left -= 1
+            found.append(heading)
+            found.extend(_guarded(lambda link=link: _stack(link)))  # type: ignore[misc]
+            found.extend(_guarded(lambda link=link: _said(link)))  # type: ignore[misc]
+            found.extend(_guarded(lambda link=link: _notes(link)))  # type: ignore[misc]
+            found.extend(_guarded(lambda link=link: self._members(link)))  # type: ignore[misc]
+        return found
+
+    def _members(self, error: BaseException) -> list[str]:
+        members: Any = getattr(error, "exceptions", None)
+        if type(members) not in (tuple, list):
+            return []
+        lines: list[str] = []
+        for member in members:
+            if issubclass(type(member), BaseException):
+                lines.extend(["  +---\n", *(f"  | {line}\n" for line in "".join(self.lines(member)).splitlines())])
+            if self._left <= 0:
+                break
+        return lines
+
+
+def _guarded(lines: Callable[[], list[str]]) -> list[str]:
+    """Return the lines, or none: one hostile part of an exception must not hide the others."""
+    try:
+        return lines()
+    except BaseException:  # foreign attributes, notes and members
+        return []
+
+
+# What the interpreter itself keeps of an exception, past any property of the same name.
+_cause = BaseException.__dict__["__cause__"].__get__
+_context = BaseException.__dict__["__context__"].__get__
+_suppressed = BaseException.__dict__["__suppress_context__"].__get__
+_traceback = BaseException.__dict__["__traceback__"].__get__
 
 
 def _chain(error: BaseException) -> list[tuple[BaseException, str]]:
@@ -95,74 +144,112 @@ def _chain(error: BaseException) -> list[tuple[BaseException, str]]:
     at: BaseException | None = error
     while at is not None and id(at) not in seen and len(found) < _CHAIN_LIMIT:
         seen.add(id(at))
-        cause, context = at.__cause__, at.__context__
+        cause, context = _cause(at), _context(at)
         if cause is not None:
             found.append((at, _CAUSE))
             at = cause
-        elif context is not None and not at.__suppress_context__:
+        elif context is not None and not _suppressed(at):
             found.append((at, _CONTEXT))
             at = context
         else:
             found.append((at, ""))
             at = None
-    last, _ = found[-1]
-    found[-1] = (last, "" if at is None else "[more causes left out]\n")
+    if at is not None:
+        last, heading = found[-1]
+        found[-1] = (last, f"[more causes left out]\n{heading}")
     return found[::-1]
 
 
-def _stack(trace: TracebackType | None, traceback: Any) -> list[str]:  # Any: the module, imported late
-    while trace is not None and _is_ours(trace.tb_frame):
-        trace = trace.tb_next
-    if trace is None:
+def _stack(error: BaseException) -> list[str]:
+    import traceback  # only a failing call pays for it
+
+    entries = _entries(_traceback(error))
+    if not entries:
         return []
-    return ["Traceback (most recent call last):\n", *traceback.format_tb(trace, 64)]
+    lines = ["Traceback (most recent call last):\n"]
+    if len(entries) > 2 * _MOST_FRAMES:
+        lines += traceback.format_tb(_chained(entries[:_MOST_FRAMES]))
+        lines.append(f"  [{len(entries) - 2 * _MOST_FRAMES} frames left out]\n")
+        entries = entries[-_MOST_FRAMES:]
+    return lines + traceback.format_tb(_chained(entries))
+
+
+def _entries(trace: TracebackType | None) -> list[TracebackType]:
+    """Return a traceback's entries without hostkit's own, unless there are no others."""
+    entries = []
+    while trace is not None:
+        entries.append(trace)
+        trace = trace.tb_next
+    return [entry for entry in entries if not _is_ours(entry.tb_frame)] or entries
+
+
+def _chained(entries: list[TracebackType]) -> TracebackType | None:
+    chain: TracebackType | None = None
+    for entry in reversed(entries):
+        chain = type(entry)(chain, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return chain
 
 
 def _is_ours(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and (name.startswith(("hostkit._", "importlib.", "importlib")) or name == "pluggy._callers")
+    return type(name) is str and (
+        name.startswith(("hostkit._", "importlib._", "_frozen_importlib")) or name in ("importlib", "pluggy._callers")
+    )
+
+
+def _said(error: BaseException) -> list[str]:
+    words = f"{type_name(error)}: {message(error)}\n"
+    if not issubclass(type(error), SyntaxError):
+        return [words]
+    import traceback
+
+    try:  # with the line of source that is wrong
+        return [_exact(line) for line in traceback.format_exception_only(type(error), error)]
+    except BaseException:  # whatever stands in its attributes
+        return [words]
 
 
 def _notes(error: BaseException) -> list[str]:
-    notes = getattr(error, "__notes__", None)
-    if not isinstance(notes, (list, tuple)):
+    notes: Any = getattr(error, "__notes__", None)
+    if type(notes) not in (list, tuple):
         return []
-    return [_clip(note, MESSAGE_LIMIT) + "\n" for note in notes[:16] if isinstance(note, str)]
-
-
-def _members(error: BaseException) -> list[str]:
-    members = getattr(error, "exceptions", None)
-    if not isinstance(members, tuple):
-        return []
-    return [
-        f"  | {type_name(member)}: {message(member)}\n" for member in members[:16] if isinstance(member, BaseException)
-    ]
+    return [_clip(_exact(note), MESSAGE_LIMIT) + "\n" for note in notes[:16] if isinstance(note, str)]
 
 
 def _clip(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}\n[{len(text) - limit} characters left out]\n{text[-limit // 2 :]}"
 
 
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-# dis has names for opcodes and costs 10 ms; opcode has them for nothing.
 def is_interrupt(error: BaseException) -> bool:
     """Whether ``error`` is a real Ctrl-C that the host must see, and not one that foreign code raised by itself.
 
-    A signal's KeyboardInterrupt arrives between instructions or in a C call of the main thread; one that foreign code raises
-    has a ``raise`` as its innermost instruction.
+    A signal's KeyboardInterrupt arrives between instructions or in a C call of the main thread, or out of the application's own
+    handler; one that foreign code raises has a ``raise`` as its innermost instruction.
     """
-    if not isinstance(error, KeyboardInterrupt):
+    if not issubclass(type(error), KeyboardInterrupt):
         return False
-    import opcode
     import threading
 
-    trace = error.__traceback__
+    trace = _traceback(error)
     if trace is None or threading.current_thread() is not threading.main_thread():
         return False
-    while trace.tb_next is not None:
+    handler = _handlers_code()
+    while trace.tb_next is not None and trace.tb_frame.f_code is not handler:
         trace = trace.tb_next
-    code = trace.tb_frame.f_code.co_code
-    return not (0 <= trace.tb_lasti < len(code) and opcode.opname[code[trace.tb_lasti]] == "RAISE_VARARGS")
+    frame = trace.tb_frame
+    # asyncio's own handler cancels the main task, and its runner raises when that has ended.
+    return frame.f_code is handler or frame.f_globals.get("__name__") == "asyncio.runners" or not _raises(frame, trace.tb_lasti)
+
+
+def _handlers_code() -> object:
+    import signal
+
+    handler = signal.getsignal(signal.SIGINT)
+    return getattr(getattr(handler, "__func__", handler), "__code__", None)
+
+
+def _raises(frame: FrameType, at: int) -> bool:
+    import opcode  # dis has the same names and costs 10 ms
+
+    code = frame.f_code.co_code
+    return 0 <= at < len(code) and opcode.opname[code[at]] == "RAISE_VARARGS"

@@ -55,6 +55,7 @@ _FLAGS = ROUND_TRIP | HOOK
 DEFAULT_CAP = 64 * 1024 * 1024
 
 _ROOM = 64 * 1024
+_FOR_EVER = float("inf")
 
 
 class FrameError(Exception):
@@ -105,17 +106,19 @@ class Assembler:
     Not thread-safe. ``cap`` is the largest frame in bytes, header included.
     """
 
-    __slots__ = ("_buffer", "_cap", "_have")
+    __slots__ = ("_buffer", "_cap", "_end", "_start")
 
     def __init__(self, cap: int = DEFAULT_CAP) -> None:
         self._cap = cap
         self._buffer = bytearray(_ROOM)
-        self._have = 0
+        # What has arrived and is in no frame yet lies between these two.
+        self._start = 0
+        self._end = 0
 
     @property
     def partial(self) -> int:
         """How many bytes of an unfinished frame are here."""
-        return self._have
+        return self._end - self._start
 
     def receive(self, recv_into: Callable[[memoryview], int]) -> Frame | None:
         """Return the next frame, or None at a clean end. Raises what ``recv_into`` raises, and ``FrameError``."""
@@ -125,57 +128,75 @@ class Assembler:
                 return frame
             count = recv_into(self.room())
             if count == 0:
-                if self._have:
-                    raise Truncated(f"truncated: the other side closed after {self._have} bytes of a frame")
+                if self.partial:
+                    raise Truncated(f"truncated: the other side closed after {self.partial} bytes of a frame")
                 return None
-            self._have += count
+            self._end += count
 
     def room(self) -> memoryview:
-        """Return where the next bytes go; say how many came by ``arrived``."""
-        return memoryview(self._buffer)[self._have :]
+        """Return where the next bytes go, never nothing; say how many came by ``arrived``. Only after ``pop`` gave None."""
+        return memoryview(self._buffer)[self._end :]
 
     def arrived(self, count: int) -> None:
         """Note that ``count`` bytes have been written to ``room``."""
-        self._have += count
+        self._end += count
 
     def pop(self) -> Frame | None:
         """Return the next whole frame that is here, else None."""
-        if self._have < HEADER_SIZE:
+        start = self._start
+        have = self._end - start
+        if have < HEADER_SIZE:
+            if start or len(self._buffer) != _ROOM:
+                self._make_room(HEADER_SIZE)
             return None
-        magic, version, kind, flags, reserved, call_id, timeout, meta, payload, buffers = HEADER.unpack_from(self._buffer)
+        magic, version, kind, flags, reserved, call_id, timeout, meta, payload, buffers = HEADER.unpack_from(self._buffer, start)
         total = HEADER_SIZE + meta + payload + buffers
         if magic != MAGIC or version != PROTOCOL or kind not in _KINDS or flags & ~_FLAGS or reserved:
             raise FrameError(_what_is_wrong(magic, version, kind, flags, reserved))
+        if kind != CALL and (flags or timeout):
+            raise FrameError(f"a frame of kind {kind} with flags or a timeout, which only a call has")
+        if not 0.0 <= timeout < _FOR_EVER:
+            raise FrameError(f"a timeout of {timeout!r} seconds")
         if total > self._cap:
             raise FrameError(f"a frame of {total} bytes is over the limit of {self._cap}")
-        if not 0.0 <= timeout < 1e9:
-            raise FrameError(f"a timeout of {timeout!r} seconds")
-        if self._have < total:
-            if total > len(self._buffer):
-                self._buffer.extend(bytes(total - len(self._buffer)))
+        if have < total:
+            self._make_room(total)
             return None
-        return self._cut(Frame(kind, call_id, flags, timeout, b"", b"", b""), meta, payload, total)
-
-    def _cut(self, frame: Frame, meta: int, payload: int, total: int) -> Frame:
+        body = start + HEADER_SIZE + meta
         with memoryview(self._buffer) as view:
-            body = HEADER_SIZE + meta
-            if meta:
-                frame.meta = bytes(view[HEADER_SIZE:body])
-            frame.payload = bytes(view[body : body + payload])
-            if body + payload < total:
-                frame.buffers = bytes(view[body + payload : total])
-        rest = self._have - total
-        if len(self._buffer) > _ROOM:
-            # A large frame has passed: don't keep its room for the worker's whole life.
-            self._buffer = bytearray(self._buffer[total : self._have]) if rest > _ROOM else self._small(total)
-        elif rest:
-            self._buffer[:rest] = self._buffer[total : self._have]
-        self._have = rest
+            frame = Frame(
+                kind,
+                call_id,
+                flags,
+                timeout,
+                bytes(view[body - meta : body]) if meta else b"",
+                bytes(view[body : body + payload]),
+                bytes(view[body + payload : start + total]) if buffers else b"",
+            )
+        self._cut(start + total)
         return frame
 
-    def _small(self, total: int) -> bytearray:
-        kept = self._buffer[total : self._have]
-        return kept + bytes(_ROOM - len(kept))
+    def _cut(self, end: int) -> None:
+        if end < self._end:
+            self._start = end
+            return
+        self._start = self._end = 0
+        if len(self._buffer) > _ROOM:
+            # A large frame has passed: don't keep its room for as long as the channel is idle.
+            self._buffer = bytearray(_ROOM)
+
+    def _make_room(self, total: int) -> None:
+        """See to it that an unfinished frame of ``total`` bytes has room, in a buffer no larger than it needs to be."""
+        size = max(total, _ROOM)
+        if len(self._buffer) != size:
+            # A new one: the old one can't be resized while anybody, a traceback for one, still holds a view of it.
+            fresh = bytearray(size)
+            fresh[: self.partial] = self._buffer[self._start : self._end]
+            self._buffer = fresh
+        elif self._start:
+            self._buffer[: self.partial] = self._buffer[self._start : self._end]
+        self._end -= self._start
+        self._start = 0
 
 
 def _what_is_wrong(magic: bytes, version: int, kind: int, flags: int, reserved: int) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 
 from .._contract import HealthStatus, PluginInfo, Status
-from ._codec import codec_for, dump_json
+from ._codec import codec_for
+from ._data import DataError, found
 from ._failure import is_interrupt, message, type_name
 from ._hookimpls import hook_implementations
+from ._json import dump_json
 from ._signature import evaluated, is_contract, parameters, promised_types
-from ._structure import DataError, found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

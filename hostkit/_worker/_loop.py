@@ -12,10 +12,10 @@ import time
 
 from .._contract import ExecutionContext
 from . import _failure, _limits
+from ._data import DataError
 from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, parts, send_all
 from ._loaded import GENERATOR
 from ._output import current
-from ._structure import DataError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .._contract import Caller
     from ._frames import Frame
     from ._loaded import LoadedPlugin
+    from ._plugin_loop import PluginLoop
 
 
 class Server:
@@ -43,6 +44,8 @@ class Server:
         # Written by the thread that runs the call, read by the control thread; a dict's own operations are atomic.
         self._running: dict[int, tuple[ExecutionContext, Callable[[], object] | None]] = {}
         self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()  # guards the making of _plugin_loop
+        self._plugin_loop: PluginLoop | None = None
 
     def serve(self) -> None:
         """Answer calls until the host closes the first channel."""
@@ -54,19 +57,29 @@ class Server:
         for channel in self._channels[1:]:
             threading.Thread(target=self._serve, args=(channel,), name="hostkit-channel", daemon=True).start()
         self._serve(self._channels[0])
+        if self._plugin_loop is not None:
+            self._plugin_loop.stop()
 
     def settle(self, value: Any) -> Any:
-        """Finish an awaitable of the plugin: on its own event loop, if it has one."""
+        """Finish an awaitable of the plugin, all of them on one event loop."""
         if not hasattr(value, "__await__"):
             return value
+        if self._event_loop is None:
+            return self._beside().begin(value).result()
         import asyncio
 
         async def wait() -> Any:
             return await value
 
-        if self._event_loop is not None:
-            return asyncio.run_coroutine_threadsafe(wait(), self._event_loop).result()
-        return asyncio.run(wait())
+        return asyncio.run_coroutine_threadsafe(wait(), self._event_loop).result()
+
+    def _beside(self) -> PluginLoop:
+        from ._plugin_loop import PluginLoop  # asyncio: only a plugin that awaits pays for it
+
+        with self._starting:
+            if self._plugin_loop is None:
+                self._plugin_loop = PluginLoop(self._caller.plugin)
+            return self._plugin_loop
 
     def cancel(self, call_id: int) -> None:
         """Tell a running call that nobody waits for it any more; one that has ended is none of our business."""
@@ -158,9 +171,10 @@ class Server:
 
     def call_hook(self, frame: Frame) -> bytes:
         """Run one hook implementation."""
-        hook = self.loaded.hooks[json.loads(frame.meta)["hook"]]
-        arguments = decoded(hook.decode, frame.payload)
-        return encoded(hook.encode, self.settle(hook.function(**arguments)), cap=self._cap)
+        said = json.loads(frame.meta)
+        hook = self.loaded.hooks[said["hook"]]
+        arguments = decoded(lambda payload: hook.decode(said["arguments"], payload), frame.payload)
+        return encoded(hook.encode, self.settle(hook(arguments)), cap=self._cap)
 
     def failed(self, call_id: int, error: BaseException) -> list[bytes]:
         """Return the frame that tells the host of an error."""

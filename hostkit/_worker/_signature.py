@@ -45,7 +45,7 @@ def promised_types(plugin: Any, execute: Any, *, streams: bool) -> tuple[Any, An
             origin, types = getattr(alias, "__origin__", None), getattr(alias, "__args__", ())
             if isinstance(origin, type) and issubclass(origin, Plugin) and len(types) == 2:
                 return types[0], types[1]
-    function = _innermost(execute)
+    function = innermost(execute)
     required, optional, _ = parameters(execute, bound=hasattr(execute, "__self__"))
     names = [*required, *optional]
     request = evaluated(function, names[1]) if len(names) > 1 else None
@@ -64,7 +64,8 @@ def evaluated(function: Any, name: str) -> Any:
     return annotation
 
 
-def _innermost(function: Any) -> Any:
+def innermost(function: Any) -> Any:
+    """Return the function below the decorators that say what they wrap."""
     for _ in range(16):
         function = getattr(function, "__func__", function)
         if not hasattr(function, "__wrapped__"):

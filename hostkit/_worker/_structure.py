@@ -6,301 +6,263 @@ the plugin is loaded, so an annotation that no data can be is found before the f
 
 from __future__ import annotations
 
+import itertools
 import sys
+
+from ._annotations import form_of, hints_of, home_of, is_missing
+from ._data import MOST_ROWS, DataError, found, listed, no_such_field
+from ._failure import message, type_name
+from ._json import dump_json
+from ._models import ModelCodec, is_pydantic
+from ._scalars import PARSED, SCALARS, enumeration, exactly, finite_number, literal, parsed, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    Converter = Callable[[Any, str], Any]
-else:
-    Converter = None
+    from ._scalars import Converter
 
 
-class DataError(Exception):
-    """Data that is not what was expected; ``rows`` are ``{"path", "expected", "found"}``."""
+class Structure:
+    """Converts JSON data into what an annotation names. Raises ``TypeError`` where the annotation is nothing that data can be,
+    and ``NameError`` where a name in it is unknown.
 
-    def __init__(self, path: str, expected: str, seen: str) -> None:
-        super().__init__(path, expected, seen)
-        self.rows = [{"path": path, "expected": expected, "found": seen}]
+    ``tolerant`` lets unknown fields pass, and drops them. ``has_models`` says whether a part of it is pydantic's.
+    """
 
-    @classmethod
-    def of(cls, rows: Iterable[dict[str, str]]) -> DataError:
-        """Return one error of several rows."""
-        error = cls("", "", "")
-        error.rows = list(rows)
-        return error
+    def __init__(self, annotation: Any, *, tolerant: bool = False) -> None:
+        self.has_models = False
+        self._tolerant = tolerant
+        # A type that holds itself finds its own converter here, before or after that is built.
+        self._built: dict[int, tuple[Any, list[Converter]]] = {}
+        self._convert = self._for(annotation)
 
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{row['path'] + ': ' if row['path'] else ''}expected {row['expected']}, found {row['found']}" for row in self.rows
-        )
+    def convert(self, value: Any) -> Any:
+        """Return the data as the annotation's type. Raises ``DataError``."""
+        return self._convert(value)
 
+    def _for(self, annotation: Any) -> Converter:
+        if annotation is None or annotation is type(None):
+            return exactly(type(None), "null")
+        if is_missing(annotation):
+            return lambda value: value
+        if is_pydantic(annotation):
+            return self._model(annotation)
+        if type(annotation).__name__ == "TypeAliasType":
+            return self._once(annotation, lambda: self._for(annotation.__value__))
+        if hasattr(annotation, "__supertype__"):  # NewType
+            return self._for(annotation.__supertype__)
+        if hasattr(annotation, "__metadata__"):  # Annotated
+            return self._for(annotation.__origin__)
+        return self._special(annotation)
 
-def is_missing(annotation: object) -> bool:
-    """Whether an annotation says nothing: absent, Any, object or a type variable."""
-    return (
-        annotation is None
-        or annotation is object
-        or annotation is getattr(sys.modules.get("typing"), "Any", object)
-        or type(annotation).__name__ == "TypeVar"
-        or isinstance(annotation, str)
-    )
+    def _special(self, annotation: Any) -> Converter:
+        origin = getattr(annotation, "__origin__", None)
+        form = form_of(origin if origin is not None else annotation)
+        arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
+        if form == "Literal":
+            return literal(arguments)
+        if form == "Union":
+            return self._union(arguments)
+        if form in _QUALIFIERS:
+            return self._for(arguments[0])
+        return self._class(origin or annotation, arguments)
 
+    def _class(self, kind: Any, arguments: tuple[Any, ...]) -> Converter:
+        if not isinstance(kind, type):
+            raise TypeError(f"{kind!r} is nothing that JSON data can be")
+        if kind in SCALARS:
+            return SCALARS[kind]
+        if hasattr(kind, "__dataclass_fields__"):
+            return self._once(kind, lambda: self._dataclass(kind))
+        if hasattr(kind, "__required_keys__"):
+            return self._once(kind, lambda: self._typed_dict(kind))
+        home = (home_of(kind), kind.__name__)
+        if home in _MAPPINGS:
+            return self._mapping(arguments)
+        if kind is tuple:
+            return self._tuple(arguments)
+        if home in _SEQUENCES:
+            return self._sequence(arguments, _SEQUENCES[home])
+        if ("enum", "Enum") in {(base.__module__, base.__name__) for base in kind.__mro__}:
+            return enumeration(kind)
+        if home in PARSED:
+            return PARSED[home](kind)
+        raise TypeError(f"{kind.__module__}.{kind.__qualname__} is nothing that JSON data can be")
 
-def found(value: object) -> str:
-    """Return a short text of what was found instead."""
-    try:
-        text = repr(value)
-    except BaseException:  # a foreign __repr__
-        return f"<{type(value).__name__}>"
-    text = text if len(text) <= 120 else text[:117] + "..."
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    def _once(self, kind: Any, build: Callable[[], Converter]) -> Converter:
+        """Build the converter of a type that may hold itself."""
+        _, cell = self._built.setdefault(id(kind), (kind, []))
+        if not cell:
+            cell.append(lambda value: cell[-1](value))  # noqa: PLW0108 - the last one is not there yet
+            cell.append(build())
+        return cell[-1]
 
+    def _model(self, annotation: Any) -> Converter:
+        self.has_models = True
+        codec = ModelCodec(annotation, tolerant=self._tolerant)
+        return lambda value: codec.decode(dump_json(value))
 
-def converter(annotation: Any) -> Converter:
-    """Return a function of (value, path) that converts JSON data or raises ``DataError``. Raises ``TypeError`` at once
-    where the annotation is nothing that data can be."""
-    if annotation is None or annotation is type(None):
-        return _exactly(type(None), "null")
-    if is_missing(annotation):
-        return lambda value, path: value
-    if hasattr(annotation, "__supertype__"):  # NewType
-        return converter(annotation.__supertype__)
-    if hasattr(annotation, "__metadata__"):  # Annotated
-        return converter(annotation.__origin__)
-    origin = getattr(annotation, "__origin__", None)
-    name = getattr(origin, "__name__", None) or type(annotation).__name__
-    if str(origin) == "typing.Literal":
-        return _literal(annotation.__args__)
-    if str(origin) == "typing.Union" or name in ("UnionType", "Union"):
-        return _union(annotation.__args__)
-    if str(origin) in ("typing.Required", "typing.NotRequired", "typing.ReadOnly"):
-        return converter(annotation.__args__[0])
-    return _of_class(origin or annotation, getattr(annotation, "__args__", ()))
+    def _union(self, choices: tuple[Any, ...]) -> Converter:
+        some = [choice for choice in choices if choice is not type(None)]
+        converters = [self._for(choice) for choice in some]
+        or_null = len(some) < len(choices)
+        words = " or ".join([getattr(choice, "__name__", str(choice)) for choice in some] + ["null"] * or_null)
 
+        def convert(value: Any) -> Any:
+            # A whole number stays one where there is a choice.
+            if (value is None and or_null) or (type(value) is int and int in some):
+                return value
+            if len(converters) == 1:
+                return converters[0](value)
+            for attempt in converters:
+                try:
+                    return attempt(value)
+                except DataError:  # noqa: PERF203 - which of them fits is the question
+                    continue
+            raise DataError("", words, found(value))
 
-def _of_class(kind: Any, arguments: tuple[Any, ...]) -> Converter:
-    if not isinstance(kind, type):
-        raise TypeError(f"{kind!r} is nothing that JSON data can be")
-    if kind in _SCALARS:
-        return _SCALARS[kind]
-    if hasattr(kind, "__dataclass_fields__"):
-        return _dataclass(kind)
-    if hasattr(kind, "__required_keys__"):
-        return _typed_dict(kind)
-    if kind.__name__ in ("dict", "Mapping", "MutableMapping"):
-        return _mapping(arguments)
-    if kind is tuple:
-        return _tuple(arguments)
-    if kind.__name__ in ("list", "Sequence", "MutableSequence", "Iterable", "Collection", "set", "frozenset", "Set"):
-        return _sequence(arguments, kind if kind in (set, frozenset) else list)
-    if "Enum" in {base.__name__ for base in kind.__mro__}:
-        return _parsed(kind, f"one of {[member.value for member in kind]}")
-    parse = _PARSED.get((kind.__module__.lstrip("_").partition(".")[0], kind.__name__))
-    if parse is not None:
-        return _parsed(getattr(kind, parse) if parse else kind, f"the text of a {kind.__name__}", str)
-    raise TypeError(f"{kind.__module__}.{kind.__qualname__} is nothing that JSON data can be")
+        return convert
 
+    def _mapping(self, arguments: tuple[Any, ...]) -> Converter:
+        convert_key = self._key(arguments[0]) if arguments else SCALARS[str]
+        convert_value = self._for(arguments[1] if arguments else object)
 
-# How the text of a class is read: the name of its constructor, "" for the class itself.
-_PARSED = {
-    ("datetime", "datetime"): "fromisoformat",
-    ("datetime", "date"): "fromisoformat",
-    ("datetime", "time"): "fromisoformat",
-    ("uuid", "UUID"): "",
-    ("decimal", "Decimal"): "",
-    ("pathlib", "Path"): "",
-    ("pathlib", "PurePath"): "",
-}
+        def convert(value: Any) -> dict[Any, Any]:
+            if type(value) is not dict:
+                raise DataError("", "an object", found(value))
+            converted = {}
+            for key, part in value.items():
+                try:
+                    converted[convert_key(key)] = convert_value(part)
+                except DataError as error:  # noqa: PERF203 - free where nothing raises
+                    raise error.under(key) from None
+            return converted
 
+        return convert
 
-def _exactly(kind: type, words: str) -> Converter:
-    def convert(value: object, path: str) -> object:
-        if type(value) is not kind:
-            raise DataError(path, words, found(value))
-        return value
+    def _key(self, annotation: Any) -> Converter:
+        """JSON has text keys only; numbers are read back from their text."""
+        if annotation is int:
+            return parsed(whole_number, "a whole number as key")
+        if annotation is float:
+            return parsed(finite_number, "a number as key")
+        return self._for(annotation)
 
-    return convert
+    def _sequence(self, arguments: tuple[Any, ...], kind: Callable[[Any], Any]) -> Converter:
+        convert_part = self._for(arguments[0] if arguments else object)
 
-
-def _float(value: object, path: str) -> float:
-    if type(value) is float:
-        return value
-    if type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise DataError(path, "a number that fits a float", found(value)) from None
-    raise DataError(path, "a number", found(value))
-
-
-_SCALARS: Mapping[type, Converter] = {
-    str: _exactly(str, "text"),
-    int: _exactly(int, "a whole number"),
-    bool: _exactly(bool, "true or false"),
-    float: _float,
-}
-
-
-def _literal(choices: tuple[Any, ...]) -> Converter:
-    def convert(value: Any, path: str) -> Any:
-        for choice in choices:
-            if type(value) is type(choice) and value == choice:
-                return choice
-        raise DataError(path, f"one of {', '.join(map(repr, choices))}", found(value))
-
-    return convert
-
-
-def _union(choices: tuple[Any, ...]) -> Converter:
-    converters = [converter(choice) for choice in choices]
-    words = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
-
-    def convert(value: Any, path: str) -> Any:
-        for attempt in converters:
+        def convert(value: Any) -> Any:
+            if type(value) is not list:
+                raise DataError("", "a list", found(value))
             try:
-                return attempt(value, path)
-            except DataError:
+                return kind(_parts(value, itertools.repeat(convert_part)))
+            except TypeError:
+                raise DataError("", "a list of parts that a set can hold", found(value)) from None
+
+        return convert
+
+    def _tuple(self, arguments: tuple[Any, ...]) -> Converter:
+        if not arguments or arguments[-1] is Ellipsis:
+            return self._sequence(arguments[:1], tuple)
+        converters = [self._for(argument) for argument in arguments]
+
+        def convert(value: Any) -> tuple[Any, ...]:
+            if type(value) is not list or len(value) != len(converters):
+                raise DataError("", f"a list of {len(converters)}", found(value))
+            return tuple(_parts(value, converters))
+
+        return convert
+
+    def _dataclass(self, kind: Any) -> Converter:
+        hints = hints_of(kind)
+        missing = sys.modules["dataclasses"].MISSING
+        converters: dict[str, Converter] = {}
+        required, computed = set(), set()
+        for name, field in kind.__dataclass_fields__.items():
+            has_default = field.default is not missing or field.default_factory is not missing
+            if field._field_type.name == "_FIELD_INITVAR" and not has_default:
+                raise TypeError(f"{kind.__qualname__} needs {name}, an InitVar, which no instance holds and so no data has")
+            if field._field_type.name != "_FIELD":
                 continue
-        raise DataError(path, words, found(value))
+            if not field.init:
+                computed.add(name)
+                continue
+            converters[name] = self._for(hints.get(name, field.type))
+            if not has_default:
+                required.add(name)
+        fill = self._fields(converters, required, computed)
+        return lambda value: _made(kind, fill(value))
 
-    return convert
+    def _typed_dict(self, kind: Any) -> Converter:
+        required = set(kind.__required_keys__)
+        converters = {}
+        for name, hint in hints_of(kind).items():
+            converters[name] = self._for(hint)
+            # The interpreter's own __required_keys__ doesn't see them in annotations that are kept as text.
+            form = form_of(getattr(hint, "__origin__", None))
+            if form == "Required":
+                required.add(name)
+            elif form == "NotRequired":
+                required.discard(name)
+        return self._fields(converters, required, set())
 
+    def _fields(self, converters: dict[str, Converter], required: set[str], computed: set[str]) -> Converter:
+        """``computed`` fields are in what an instance is written as, and made anew when it is read."""
+        tolerant = self._tolerant
 
-def _parsed(parse: Callable[[Any], Any], words: str, needs: type | None = None) -> Converter:
-    def convert(value: Any, path: str) -> Any:
-        try:
-            if needs is None or type(value) is needs:
-                return parse(value)
-        except (ValueError, ArithmeticError, TypeError):
-            pass
-        raise DataError(path, words, found(value))
+        def convert(value: Any) -> dict[str, Any]:
+            if type(value) is not dict:
+                raise DataError("", f"an object with {listed(converters)}", found(value))
+            rows: list[dict[str, str]] = []
+            taken: dict[str, Any] = {}
+            for name, part in value.items():
+                try:
+                    if name in converters:
+                        taken[name] = converters[name](part)
+                    elif not tolerant and name not in computed:
+                        raise DataError("", no_such_field(name, converters), found(part))
+                except DataError as error:  # noqa: PERF203 - free where nothing raises
+                    rows.extend(error.under(name).rows)
+                    if len(rows) >= MOST_ROWS:
+                        break
+            missing = (name for name in converters if name in required and name not in value)
+            rows.extend({"path": name, "expected": "this field", "found": "nothing"} for name in missing)
+            if rows:
+                raise DataError.of(rows[:MOST_ROWS])
+            return taken
 
-    return convert
-
-
-def _mapping(arguments: tuple[Any, ...]) -> Converter:
-    convert_key = _key(arguments[0]) if arguments else _SCALARS[str]
-    convert_value = converter(arguments[1]) if arguments else converter(object)
-
-    def convert(value: Any, path: str) -> dict[Any, Any]:
-        if type(value) is not dict:
-            raise DataError(path, "an object", found(value))
-        return {convert_key(key, f"{path} key"): convert_value(part, _join(path, key)) for key, part in value.items()}
-
-    return convert
-
-
-def _key(annotation: Any) -> Converter:
-    """JSON has text keys only; a whole-number key is read back from its text."""
-    return _parsed(int, "a whole number as key", str) if annotation is int else converter(annotation)
-
-
-def _sequence(arguments: tuple[Any, ...], kind: Callable[[Any], Any]) -> Converter:
-    convert_part = converter(arguments[0]) if arguments else converter(object)
-
-    def convert(value: Any, path: str) -> Any:
-        if type(value) is not list:
-            raise DataError(path, "a list", found(value))
-        return kind(convert_part(part, _join(path, index)) for index, part in enumerate(value))
-
-    return convert
-
-
-def _tuple(arguments: tuple[Any, ...]) -> Converter:
-    if not arguments or arguments[-1] is Ellipsis:
-        return _sequence(arguments[:1], tuple)
-    converters = [converter(argument) for argument in arguments]
-
-    def convert(value: Any, path: str) -> tuple[Any, ...]:
-        if type(value) is not list or len(value) != len(converters):
-            raise DataError(path, f"a list of {len(converters)}", found(value))
-        return tuple(each(part, _join(path, index)) for index, (each, part) in enumerate(zip(converters, value)))
-
-    return convert
+        return convert
 
 
-def _dataclass(kind: Any) -> Converter:
-    hints = _hints(kind)
-    fields = {name: field for name, field in kind.__dataclass_fields__.items() if field._field_type.name == "_FIELD"}
-    converters = {name: _later(hints.get(name, field.type)) for name, field in fields.items() if field.init}
-    missing = sys.modules["dataclasses"].MISSING
-    required = {
-        name for name in converters if fields[name].default is missing and fields[name].default_factory is missing
-    }
-    fill = _fields(converters, required)
-    return lambda value, path: kind(**fill(value, path))
-
-
-def _typed_dict(kind: Any) -> Converter:
-    converters = {name: _later(hint) for name, hint in _hints(kind).items()}
-    return _fields(converters, set(kind.__required_keys__))
-
-
-def _later(annotation: Any) -> Converter:
-    """Build a field's converter at once, unless the type holds itself."""
-    if annotation in _being_built:
-        return lambda value, path: converter(annotation)(value, path)
-    if not (isinstance(annotation, type) or hasattr(annotation, "__args__")):
-        return converter(annotation)
-    _being_built.append(annotation)
+def _parts(values: list[Any], converters: Iterable[Converter]) -> list[Any]:
+    converted: list[Any] = []
     try:
-        return converter(annotation)
-    finally:
-        _being_built.pop()
+        for value, convert in zip(values, converters):
+            converted.append(convert(value))
+    except DataError as error:
+        raise error.under(len(converted)) from None
+    return converted
 
 
-_being_built: list[Any] = []
+def _made(kind: Any, fields: dict[str, Any]) -> Any:
+    try:
+        return kind(**fields)
+    except MemoryError:
+        raise
+    except Exception as error:  # a __post_init__ is foreign code, and refuses values by raising
+        raise DataError("", f"what {kind.__qualname__} takes", f"{type_name(error)}: {message(error)}") from None
 
 
-def _fields(converters: dict[str, Converter], required: set[str]) -> Callable[[Any, str], dict[str, Any]]:
-    def convert(value: Any, path: str) -> dict[str, Any]:
-        if type(value) is not dict:
-            raise DataError(path, f"an object with {', '.join(converters)}", found(value))
-        rows: list[dict[str, str]] = []
-        taken: dict[str, Any] = {}
-        for name, part in value.items():
-            where = _join(path, name)
-            try:
-                if name not in converters:
-                    raise DataError(where, no_such_field(name, converters), found(part))
-                taken[name] = converters[name](part, where)
-            except DataError as error:
-                rows.extend(error.rows)
-        rows.extend(
-            {"path": _join(path, name), "expected": "this field", "found": "nothing"}
-            for name in converters
-            if name in required and name not in value
-        )
-        if rows:
-            raise DataError.of(rows)
-        return taken
-
-    return convert
+_QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
 
 
-def no_such_field(name: str, names: Iterable[str]) -> str:
-    """Return what was expected where a field of that name is not known, with the nearest name that is."""
-    import difflib  # only a failing call pays for it
-
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"no such field; did you mean {near[0]!r}?" if near else f"no such field; there is {', '.join(names)}"
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    if sys.version_info >= (3, 14):  # annotations are no longer kept in a class's own dict
-        import typing
-
-        return typing.get_type_hints(kind)
-    hints = {name: hint for base in reversed(kind.__mro__) for name, hint in vars(base).get("__annotations__", {}).items()}
-    if not hasattr(kind, "__required_keys__") and hints and not any(isinstance(hint, str) for hint in hints.values()):
-        return hints
-    import typing  # annotations kept as text, or a TypedDict's bases, need its resolver
-
-    return typing.get_type_hints(kind)
-
-
-def _join(path: str, part: object) -> str:
-    return f"{path}.{part}" if path else str(part)
+_MAPPINGS = {("builtins", "dict"), ("collections.abc", "Mapping"), ("collections.abc", "MutableMapping")}
+_SEQUENCES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
+    ("builtins", "list"): list,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    **{("collections.abc", name): list for name in ("Sequence", "MutableSequence", "Iterable", "Collection")},
+    **{("collections.abc", name): set for name in ("Set", "MutableSet")},
+}

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
+from .._contract import Caller, ExecutionContext
+from .._environment import settings
 from .._errors import DuplicatePlugin, HostkitError, ManifestError, PluginLoadError
+from .._names import normalized
 from . import _status
 from ._probe import Probe
 from ._session import Session
@@ -22,8 +25,8 @@ from ._text import block, escaped
 from ._verb import Verb, verbose_option
 
 if TYPE_CHECKING:
+    from .._backends import Backend
     from .._config import HostConfig
-    from .._host import Host
     from .._spec import PluginSpec
 
 
@@ -46,9 +49,8 @@ def verb(session: Session) -> int:
 
     Plugins are not loaded: hostkit health does that. Exit status 1 if anything is broken.
     """
-    findings = [*_machine(), *_configuration(session)]
-    findings += _worker(session)
-    findings += _plugins(session)
+    with session.log_on_stderr():
+        findings = [*_machine(), _worker(), *_configuration(session), *_plugins(session)]
     broken = [finding for finding in findings if finding.state == "broken"]
     output = session.output
     if session.json:
@@ -169,58 +171,58 @@ def _read(path: Path) -> str:
         return ""
 
 
+# Whether a worker can be started.
+
+
+def _worker() -> Finding:
+    from .._backends._process import Process
+    from .._deadline import Deadline
+    from .._monitor import Monitor
+    from .._opening import Opening, Settings
+
+    monitor = Monitor()
+    opening = Opening("doctor", f"{Probe.__module__}:Probe", {}, Settings(), Caller("doctor", ""), monitor)
+    try:
+        started = time.perf_counter()
+        backend = Process(opening)
+        try:
+            return Finding("machine", "worker", "ok", _timed(backend, started))
+        finally:
+            backend.close(Deadline.after(1.0))
+    except (HostkitError, OSError) as error:
+        return Finding("machine", "worker", "broken", f"can't be started: {error}", "hostkit doctor -vv says more")
+    finally:
+        monitor.stop()
+
+
+def _timed(backend: Backend, started: float) -> str:
+    from .._shape import UNTYPED
+
+    ready = time.perf_counter()
+    for _ in range(_CALLS):
+        backend.call(ExecutionContext("doctor", 5.0), {"a": 1}, UNTYPED)
+    each = (time.perf_counter() - ready) / _CALLS
+    return f"ready in {(ready - started) * 1e3:.0f} ms, a small call in {each * 1e6:.0f} µs"
+
+
+_CALLS = 200
+
+
 # The configuration.
 
 
 def _configuration(session: Session) -> Iterator[Finding]:
     try:
-        path = session.config_path
-        if path is None:
-            yield Finding("configuration", "file", "ok", "none: defaults hold")
-        else:
-            config = session.config
-            assert config is not None
-            yield Finding("configuration", str(path), "ok", f"valid, {len(config.plugins)} plugins named in it")
-            yield from _unknown_plugins(session, config)
+        path, config = session.config_path, session.config
+        yield Finding("configuration", "file", "ok", "none" if path is None else f"{path} is valid")
+        for setting in settings():
+            yield Finding("configuration", setting.variable, "ok", f"sets {'.'.join(setting.keys)}")
+        known = {normalized(name) for name in session.specs}
+        for name in config.plugins:
+            if normalized(name) not in known:
+                yield Finding("configuration", f"plugins.{name}", "note", f"no plugin of that name in {session.group}")
     except HostkitError as error:
         yield Finding("configuration", "file", "broken", str(error), "mend it; nothing runs with a wrong configuration")
-
-
-def _unknown_plugins(session: Session, config: HostConfig) -> Iterator[Finding]:
-    found = session.specs
-    for name in config.plugins:
-        if name not in found:
-            yield Finding("configuration", f"plugins.{name}", "note", f"no plugin of that name in {session.group}")
-
-
-# Whether a worker can be started.
-
-
-def _worker(session: Session) -> Iterator[Finding]:
-    from .._host import Host
-
-    session.hear_log()
-    try:
-        with Host("hostkit-doctor", config={}) as host:
-            yield Finding("machine", "worker", "ok", _tried(host))
-    except (HostkitError, OSError) as error:
-        yield Finding("machine", "worker", "broken", f"can't be started: {error}", "run plugins in-process, or see -vv for more")
-
-
-def _tried(host: Host) -> str:
-    started = time.perf_counter()
-    host.register(Probe, name="probe", isolation="process")
-    ready = time.perf_counter()
-    if host.execute("probe", {"a": 1}) != {"a": 1}:
-        raise PluginLoadError("the worker answered with something else than it was asked")
-    answered = time.perf_counter()
-    for _ in range(_CALLS):
-        host.execute("probe", {"a": 1})
-    each = (time.perf_counter() - answered) / _CALLS
-    return f"ready in {(ready - started) * 1e3:.0f} ms, a small call in {each * 1e6:.0f} µs"
-
-
-_CALLS = 200
 
 
 # What is installed.
@@ -235,20 +237,19 @@ def _plugins(session: Session) -> Iterator[Finding]:
     if not specs:
         yield Finding("plugins", session.group, "note", "none is installed")
     for spec in specs.values():
-        yield _plugin(spec, specs, config)
+        yield _plugin(spec, specs, config, session.group)
 
 
-def _plugin(spec: PluginSpec, specs: Mapping[str, PluginSpec], config: HostConfig | None) -> Finding:
+def _plugin(spec: PluginSpec, specs: Mapping[str, PluginSpec], config: HostConfig, group: str) -> Finding:
     from .. import _requirements
-    from .._config import HostConfig
     from .._decided import decide
     from .._discovery import reread
 
-    own = (config or HostConfig()).plugin(spec.name)
+    own = config.plugin(spec.name)
     if not own.enabled:
         return Finding("plugins", spec.name, "note", "disabled in the configuration")
     try:
-        manifest = reread(spec).manifest
+        manifest = reread(spec, group, config.discovery.paths).manifest
         decided = decide(spec.name, manifest, own, None)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
         _requirements.check(spec.name, manifest, specs, seen)

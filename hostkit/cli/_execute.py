@@ -10,7 +10,7 @@ import click
 
 from .._host import Host
 from .._raised import invalid_request
-from .._worker._structure import DataError
+from .._worker._data import DataError
 from . import _status
 from ._output import Output
 from ._request import load, read_request
@@ -31,7 +31,15 @@ from ._verb import IsolationWord, Pair, PluginName, Seconds, Verb, verbose_optio
 @verbose_option
 @click.pass_obj
 def verb(
-    session: Session, name: str, words: tuple[str, ...], isolation: str | None, grace: float, headers: Any, metadata: Any, **call: Any
+    session: Session,
+    /,
+    name: str,
+    words: tuple[str, ...],
+    isolation: str | None,
+    grace: float,
+    headers: Sequence[tuple[str, str]],
+    metadata: str | None,
+    **call: Any,  # what Host.execute takes beside
 ) -> int:
     """Call the plugin NAME and print its answer as JSON.
 

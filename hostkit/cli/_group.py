@@ -52,7 +52,7 @@ class Verbs(click.Group):
         verbs = [CompletionItem(verb, help=words) for verb, (_, words) in VERBS.items() if verb.startswith(incomplete)]
         return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         """What click's own test runner calls."""
         raise SystemExit(run(list(args or ()), Signals()))
 
@@ -68,9 +68,15 @@ hostkit = Verbs(
     params=[
         *shared_options(),
         click.Option(
-            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version and exit."
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_version,
+            help="Show the version and exit.",
         ),
     ],
+    subcommand_metavar="VERB ...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="Find, call and check plugins, in this process or isolated in another one.",
     epilog=(
@@ -101,38 +107,35 @@ def run(arguments: list[str], signals: Signals) -> int:
         status = _status.PIPE
     except HostkitError as error:
         status = _status.status_of(error)
-        tell_error(error, kind=type(error).__name__, status=status, as_json=as_json, verbose=session.verbose)
-    except (OutputFailed, Exception) as error:  # no traceback of hostkit's own reaches a user
+        kind, verbose = type(error).__name__, session.verbose
+        tell_error(kind, str(error), status=status, as_json=as_json, verbose=verbose, carried=vars(error))
+    except OutputFailed as error:
         status = _status.FAULT
-        tell_error(error, kind=_kind_of_fault(error), status=status, as_json=as_json, verbose=0)
-    return _interrupted(signals, as_json=as_json) or status
+        tell_error("OutputFailed", str(error), status=status, as_json=as_json)
+    except Exception as error:  # no traceback of hostkit's own reaches a user
+        status = _status.FAULT
+        tell_error(f"fault in hostkit{_place(error)}: {type(error).__name__}", str(error), status=status, as_json=as_json)
+    if signals.status and as_json:
+        tell_error("Interrupted", _SIGNALS.get(signals.status, "ended"), status=signals.status, as_json=True)
+    return signals.status or status
+
+
+_SIGNALS = {130: "interrupted by Ctrl-C", 143: "terminated by SIGTERM"}
 
 
 def _tell_usage(error: click.ClickException, *, as_json: bool) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         tell(error.format_message())
         return _status.USAGE
-    plain = click.UsageError(error.format_message())
-    plain.__dict__.pop("ctx", None)
-    tell_error(plain, kind="UsageError", status=_status.USAGE, as_json=as_json, verbose=0)
+    tell_error("UsageError", error.format_message(), status=_status.USAGE, as_json=as_json)
     context = getattr(error, "ctx", None)
     if context is not None and not as_json:
         tell(f"  ({context.command_path} -h shows how it is used)")
     return _status.USAGE
 
 
-def _kind_of_fault(error: Exception) -> str:
-    if isinstance(error, OutputFailed):
-        return "OutputFailed"
+def _place(error: Exception) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"
-    return f"this is a fault in hostkit{place}: {type(error).__name__}"
-
-
-def _interrupted(signals: Signals, *, as_json: bool) -> int:
-    if signals.status and as_json:
-        words = {130: "interrupted", 143: "terminated"}.get(signals.status, "ended")
-        tell_error(InterruptedError(words), kind="Interrupted", status=signals.status, as_json=True, verbose=0)
-    return signals.status
+    return "" if trace is None else f" at {trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}"

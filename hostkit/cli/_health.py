@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .._contract import HealthStatus, Status
+from .._handle import PluginHandle
 from .._host import Host
 from . import _status
 from ._session import Session
@@ -45,7 +46,7 @@ def verb(session: Session, names: tuple[str, ...]) -> int:
 
 def _asked(host: Host, names: Sequence[str]) -> Iterator[tuple[str, HealthStatus]]:
     wanted = list(dict.fromkeys(names)) or [name for name in host.specs if host.config.plugin(name).enabled]
-    handles = [host.plugin(name) for name in wanted]  # all names are known before any is loaded
+    handles: list[PluginHandle[Any, Any]] = [host.plugin(name) for name in wanted]  # all names are known before any is loaded
     for handle in handles:
         yield handle.name, handle.health()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .._config import HostConfig, PluginConfig
+from .._config import PluginConfig
 from .._decided import Decided, decide
 from .._discovery import reread
 from .._errors import PluginNotFound
@@ -44,15 +44,16 @@ def _static(session: Session, name: str, isolation: str | None) -> dict[str, Any
     specs = session.specs
     if name not in specs:
         raise PluginNotFound(_not_found(name, specs, session.group))
-    spec = reread(specs[name])
-    manifest, config = spec.manifest, (session.config or HostConfig()).plugin(name)
+    spec = reread(specs[name], session.group, session.config.discovery.paths)
+    manifest, config = spec.manifest, session.config.plugin(name)
     return _described(spec, manifest, config, decide(name, manifest, config, isolation), {})
 
 
 def _loaded(host: Host, name: str) -> dict[str, Any]:
     said = host.info(name)
     record = host._record(name)
-    assert record.lane is not None and record.spec is not None
+    assert record.lane is not None
+    assert record.spec is not None
     words = {field: getattr(said, field) for field in ("name", "version", "description", "author")}
     own = {key: value for key, value in said.metadata.items() if key != "hostkit"}
     words |= {"capabilities": list(said.capabilities), "metadata": own, "execute": record.lane.backend.kind}

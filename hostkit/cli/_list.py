@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._errors import HostkitError
 from . import _status
 from ._output import Output
 from ._session import Session
@@ -15,8 +14,8 @@ from ._text import escaped
 from ._verb import Verb
 
 if TYPE_CHECKING:
-    from .._config import HostConfig
     from .._spec import PluginSpec
+    from ._glance import Glance
 
 
 @click.command("list", cls=Verb)
@@ -28,7 +27,7 @@ def verb(session: Session) -> int:
     process, disabled or broken), and its description or what is wrong with it. Broken plugins are rows too, and no failure of this
     verb: hostkit doctor is the one that fails for them.
     """
-    rows = [row(spec, session.config) for spec in session.specs.values()]
+    rows = [_row(spec, session.glance) for spec in session.specs.values()]
     output = session.output
     if session.json:
         output.json(rows)
@@ -40,34 +39,24 @@ def verb(session: Session) -> int:
     return _status.ANSWERED
 
 
-def row(spec: PluginSpec, config: HostConfig | None) -> dict[str, Any]:  # Any: JSON data
-    """Return what is known of a plugin without importing it, as JSON data."""
-    runs, error = _runs(spec, config)
+def _row(spec: PluginSpec, configured: Glance) -> dict[str, Any]:  # Any: JSON data
     return {
         "name": spec.name,
         "version": spec.version or None,
         "distribution": spec.distribution or None,
         "directory": None if spec.directory is None else str(spec.directory),
-        "isolation": runs,
+        "isolation": _runs(spec, configured),
         "description": str(spec.manifest_data.get("description", "")),
-        "error": None if error is None else {"type": type(error).__name__, "message": str(error)},
+        "error": None if spec.error is None else {"type": type(spec.error).__name__, "message": str(spec.error)},
     }
 
 
-def _runs(spec: PluginSpec, config: HostConfig | None) -> tuple[str, HostkitError | None]:
+def _runs(spec: PluginSpec, configured: Glance) -> str:
     if spec.error is not None:
-        return "broken", spec.error
-    if config is None:
-        return _wish(spec.manifest_data), None
-    own = config.plugin(spec.name)
-    if not own.enabled:
-        return "disabled", None
-    from .._decided import decide  # asyncio and more, which a machine without configuration doesn't need
-
-    try:
-        return decide(spec.name, spec.manifest, own, None).isolation, None
-    except HostkitError as error:
-        return "broken", error
+        return "broken"
+    if configured.disables(spec.name):
+        return "disabled"
+    return configured.place(spec.name, _wish(spec.manifest_data))
 
 
 def _wish(manifest: Mapping[str, Any]) -> str:
@@ -75,7 +64,9 @@ def _wish(manifest: Mapping[str, Any]) -> str:
     word = manifest.get("isolation")
     if word is None:
         word = manifest.get("transport") == "subprocess"
-    return {True: "process", False: "none"}.get(word, word) if isinstance(word, bool) else str(word)
+    if isinstance(word, bool):
+        return "process" if word else "none"
+    return str(word)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

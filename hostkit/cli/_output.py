@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
 from ._text import json_text
@@ -56,14 +56,14 @@ def kept_from_plugins() -> Iterator[Output]:
         with redirect_stdout(sys.stderr):
             yield Output(real)
         return
-    real.flush()
+    _flush(real)
     kept = os.dup(1)
     try:
-        os.dup2(2 if _is_open(2) else os.open(os.devnull, os.O_WRONLY), 1)
+        _redirect(1, to=2)
         with open(kept, "w", encoding=real.encoding, errors="backslashreplace", closefd=False) as answers:
             yield Output(answers)
-        _flush(real)
     finally:
+        _flush(real)  # what was printed must not wait until stdout is itself again
         os.dup2(kept, 1)
         os.close(kept)
 
@@ -75,6 +75,16 @@ def _flush(stream: TextIO) -> None:
         _silence(stream)
 
 
+def _redirect(fd: int, *, to: int) -> None:
+    try:
+        os.dup2(to, fd)
+    except OSError:  # stderr is closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != fd:
+            os.dup2(nowhere, fd)
+            os.close(nowhere)
+
+
 def _is_process_stdout(stream: TextIO) -> bool:
     try:
         return stream.fileno() == 1
@@ -82,19 +92,9 @@ def _is_process_stdout(stream: TextIO) -> bool:
         return False
 
 
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
 def _silence(stream: TextIO) -> None:
     """Let what is still buffered go nowhere, so that the interpreter's own flush at exit says nothing."""
-    try:
+    with suppress(OSError, ValueError):  # there may be no real file behind it
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-    except (OSError, ValueError):
-        pass  # no real file behind it

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._shape import UNTYPED
-from .._worker._structure import DataError, found
+from .._worker._data import DataError, found
 
 
 def read_request(words: Sequence[str], limit: int) -> Any:  # Any: JSON data

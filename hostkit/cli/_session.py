@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._errors import ConfigError
+from .._names import checked_name
 from ._output import Output, kept_from_plugins
 from ._signals import Signals
 from ._told import tell_log
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .._config import HostConfig
     from .._host import Host
     from .._spec import PluginSpec
+    from ._glance import Glance
 
 # How long an interrupted host may take to close.
 _HURRY = 1.0
@@ -38,43 +40,47 @@ class Session:
     @property
     def group(self) -> str:
         """The entry-point group of the application. Raises ``ConfigError``."""
-        if not self.app.replace("-", "_").isidentifier():
-            from .._manifest import checked_name  # pydantic, which a plain name doesn't need
-
-            try:
-                checked_name(self.app)
-            except ValueError as error:
-                raise ConfigError(f"--app: {error}") from None
-        return f"{self.app}.plugins"
+        try:
+            return f"{checked_name(self.app)}.plugins"
+        except ValueError as error:
+            raise ConfigError(f"--app: {error}") from None
 
     @cached_property
-    def config(self) -> HostConfig | None:
-        """The operator's configuration, or None where there is no file. Raises ``ConfigError``."""
-        path = self.config_path
-        if path is None:
-            return None
-        from .._config import load  # pydantic, which a machine without configuration doesn't need
+    def config(self) -> HostConfig:
+        """The operator's configuration, from the file and the environment. Raises ``ConfigError``."""
+        from .._config import load  # pydantic, which a listing does without
 
-        return load(path)
+        return load(self.config_path)
 
     @cached_property
     def config_path(self) -> Path | None:
         """The file that --config or HOSTKIT_CONFIG names, else ./hostkit.toml, else ./pyproject.toml with [tool.hostkit]."""
         named = self.config_file if self.config_file is not None else os.environ.get("HOSTKIT_CONFIG")
         if named:
-            return Path(named)
+            return Path(named).absolute()
         if self.config_file is not None:
             raise ConfigError("--config: expected a file, found an empty name")
         if os.path.exists("hostkit.toml"):
-            return Path("hostkit.toml")
-        return Path("pyproject.toml") if _configures_hostkit(Path("pyproject.toml")) else None
+            return Path("hostkit.toml").absolute()
+        project = Path("pyproject.toml").absolute()
+        return project if _configures_hostkit(project) else None
+
+    @cached_property
+    def glance(self) -> Glance:
+        """What a listing needs of the configuration. Raises ``ConfigError``."""
+        from .._environment import settings
+        from ._glance import Glance, glance, glance_of
+
+        if settings():  # what is remembered of a file knows nothing of them
+            return glance_of(self.config)
+        return Glance() if self.config_path is None else glance(self.config_path)
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
         """Name → what is installed. Imports no plugin, and on an index hit hardly anything else."""
         from .._index import Index, default_file
 
-        paths = [] if self.config is None else self.config.discovery.paths
+        paths = [Path(place) for place in self.glance.paths]
         return Index(self.group, paths, file=default_file(self.group)).look()
 
     @property
@@ -87,8 +93,7 @@ class Session:
         """Open a host, with stdout for the answers alone; it is closed in a hurry after a signal."""
         from .._host import Host
 
-        self.hear_log()
-        with kept_from_plugins() as output:
+        with self.log_on_stderr(), kept_from_plugins() as output:
             host = Host(self.app, config=self.config)
             try:
                 yield host, output
@@ -96,20 +101,26 @@ class Session:
                 with self.signals.closing():
                     host.close(_HURRY if self.signals.draining else None)
 
-    def hear_log(self) -> None:
-        """Send hostkit's log to stderr, as much of it as was asked for."""
+    @contextmanager
+    def log_on_stderr(self) -> Iterator[None]:
+        """Tell hostkit's log on stderr, as much of it as was asked for."""
         from loguru import logger
 
         levels = ("WARNING", "INFO", "DEBUG")
-        logger.remove()
-        # A call's own error, which has a phase, is told by the command line itself.
-        logger.add(
+        with suppress(ValueError):
+            logger.remove(0)  # loguru's own, which escapes nothing
+        handler = logger.add(
             lambda message: tell_log(message, as_json=self.json),
             level=levels[min(self.verbose, 2)],
             format="{message}",
-            filter=lambda record: "phase" not in record["extra"],
+            filter=lambda record: "phase" not in record["extra"],  # a call's own error is told by the command line itself
         )
         logger.enable("hostkit")
+        try:
+            yield
+        finally:
+            logger.disable("hostkit")
+            logger.remove(handler)
 
 
 def _configures_hostkit(path: Path) -> bool:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -80,10 +80,8 @@ class Signals:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            try:
-                os.write(2, f"{chr(10) if os.isatty(2) else ''}hostkit: {text}\n".encode())  # sys.stderr is not reentrant
-            except OSError:
-                pass  # there is nobody to tell
+            with suppress(OSError):  # sys.stderr is not reentrant
+                os.write(2, f"{chr(10) if os.isatty(2) else ''}hostkit: {text}\n".encode())
 
 
 def kill_workers() -> None:
@@ -92,7 +90,5 @@ def kill_workers() -> None:
     for child in list(getattr(process, "_children", ())):
         popen = getattr(child, "_popen", None)
         if getattr(child, "_start_method", "") == "hostkit" and popen is not None and popen.returncode is None:
-            try:
+            with suppress(OSError):  # it may have ended by itself
                 os.killpg(popen.pid, signal.SIGKILL)
-            except OSError:
-                pass  # it has ended by itself

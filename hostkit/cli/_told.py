@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from ._text import block, escaped, json_text
 
@@ -14,15 +16,16 @@ _DETAILS = {
 }
 
 
-def tell_error(error: BaseException, *, kind: str, status: int, as_json: bool, verbose: int) -> None:
-    """Tell one error; what it carries beside its message is told where it says something."""
+def tell_error(
+    kind: str, message: str, *, status: int, as_json: bool, verbose: int = 0, carried: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Tell one error. ``carried`` is what it has beside its message, told where it says something."""
     if as_json:
-        more = {name: value for name, value in vars(error).items() if _is_plain(value) and value not in (None, "", [])}
-        more.pop("message", None)
-        tell_json({"error": {"type": kind, "message": str(error), "status": status, **more}})
+        more = {name: value for name, value in carried.items() if _says_something(name, value)}
+        tell_json({"error": {"type": kind, "message": message, "status": status, **more}})
         return
-    tell(f"hostkit: {kind}: {block(error)}")
-    details = {heading: text for name, heading in _DETAILS.items() if (text := getattr(error, name, ""))}
+    tell(f"hostkit: {kind}: {block(message)}")
+    details = {heading: text for name, heading in _DETAILS.items() if (text := carried.get(name))}
     for heading, text in details.items():
         if verbose:
             tell(f"  --- {heading} ---\n  {block(text)}")
@@ -59,5 +62,5 @@ def tell_log(message: object, *, as_json: bool) -> None:
     tell(f"{record['time']:HH:mm:ss.SSS} {level:<7} {where + ': ' if where else ''}{block(record['message'])}")
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, (str, int, float, bool, list)) or value is None
+def _says_something(name: str, value: object) -> bool:
+    return not name.startswith("_") and isinstance(value, (str, int, float, list)) and value not in ("", [])

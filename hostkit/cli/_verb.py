@@ -17,6 +17,10 @@ from ._text import escaped
 if TYPE_CHECKING:
     from ._session import Session
 
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # no generic before click 8.4
+
 # Only names that are one harmless word to a shell are offered for completion: a plugin may call itself $(reboot).
 _WORD = re.compile(r"[\w.+-]+")
 
@@ -24,8 +28,9 @@ _WORD = re.compile(r"[\w.+-]+")
 class Verb(click.Command):
     """One verb. Its callback takes the Session and its own arguments, and returns the exit status."""
 
-    def __init__(self, *arguments: Any, params: list[click.Parameter] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, params=[*(params or ()), *shared_options(), _json_option()], **options)
+    def __init__(self, name: str | None, **options: Any) -> None:
+        options["params"] = [*(options.get("params") or ()), *shared_options(), _json_option()]
+        super().__init__(name, **options)
 
 
 def shared_options() -> list[click.Parameter]:
@@ -80,7 +85,7 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return keep
 
 
-class PluginName(click.ParamType):
+class PluginName(_ParamType):
     """The name of an installed plugin; completed from the index."""
 
     name = "name"
@@ -103,7 +108,7 @@ def _about(description: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-class IsolationWord(click.ParamType):
+class IsolationWord(_ParamType):
     """A word of hostkit's table of backends."""
 
     name = "isolation"
@@ -129,7 +134,7 @@ def _isolation_words() -> list[str]:
     return list(BACKENDS)
 
 
-class Seconds(click.ParamType):
+class Seconds(_ParamType):
     """A time: seconds, or a text like 500ms, 5s or 2m; ``unlimited`` where there may be no limit."""
 
     name = "duration"
@@ -157,7 +162,7 @@ _DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(ms|s|m|h|d)?", re.ASCII)
 _LONGEST = 366 * 86400.0
 
 
-class Pair(click.ParamType):
+class Pair(_ParamType):
     """KEY=VALUE, both text."""
 
     name = "k=v"

@@ -1,0 +1,216 @@
+"""The plugins of installed distributions: their entry points, and the manifests of their packages.
+
+    sys.path ─► distributions, in order ─► entry points of the group ─► a row each
+
+Metadata is read as it is, garbage included: nothing of a distribution is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+from packaging.version import InvalidVersion, Version
+
+from ._errors import ManifestError, PluginLoadError
+from ._manifest import Manifest, validated
+from ._names import checked_name, normalized, printable
+from ._package import Package, manifest_in, package_of
+from ._spec import PluginSpec
+from ._stamps import Stamps, search_path
+
+_DISTRIBUTION_NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
+
+
+def installed(group: str, stamps: Stamps) -> Iterator[PluginSpec]:
+    """Yield a row for every entry point of the group, and one for every distribution that can't be read."""
+    for distribution in _first_of_each(_distributions(stamps)):
+        yield from _rows(distribution, group, stamps)
+
+
+def offered_by(name: str, group: str) -> list[PluginSpec]:
+    """Return the rows of one distribution as it is now."""
+    for query in ({"name": name}, {}):  # without a name for one whose directory is called differently
+        stamps = Stamps()
+        for distribution in _first_of_each(_distributions(stamps, **query)):
+            rows = list(_rows(distribution, group, stamps))
+            if any(row.distribution and normalized(row.distribution) == normalized(name) for row in rows):
+                return rows
+    return []
+
+
+def _first_of_each(distributions: Iterable[Any]) -> Iterator[Any]:  # Any: importlib_metadata's Distribution, of any finder
+    """Leave out what is shadowed: the same distribution further down the path isn't the one that imports."""
+    seen: dict[str, Any] = {}
+    for distribution in distributions:
+        name = _name_outside(distribution)
+        if name not in seen or not _is_whole(seen[name]):
+            seen[name] = distribution
+            yield distribution
+
+
+def _name_outside(distribution: Any) -> str:
+    """Return a distribution's name as its directory has it, because reading 300 METADATA files takes long."""
+    name = _basename(distribution).partition("-")[0]
+    try:
+        return normalized(name if name and name != "EGG" else str(distribution.metadata["Name"]))
+    except Exception:  # a foreign finder's, or a METADATA that isn't there
+        return ""
+
+
+def _is_whole(distribution: Any) -> bool:
+    try:
+        _identity(distribution)
+    except _Broken:  # what a deinstallation left behind
+        return False
+    return True
+
+
+def _basename(distribution: Any) -> str:
+    return os.path.basename(str(getattr(distribution, "_path", "")).rstrip("/"))
+
+
+def _distributions(stamps: Stamps, **query: str) -> Iterator[Any]:
+    for place in search_path():
+        if not query:
+            _stamp_place(place, stamps)
+        found = importlib_metadata.distributions(path=[place], **query)
+        # The order of a directory is no order.
+        yield from sorted(found, key=lambda each: str(getattr(each, "_path", "")))
+
+
+def _stamp_place(place: str, stamps: Stamps) -> None:
+    stamps.take(place)
+    try:
+        names = os.listdir(place)
+    except OSError:  # not there, or an archive, whose own stamp says it all
+        return
+    for name in names:
+        if name.lower().endswith((".dist-info", ".egg-info")) or name.lower() == "egg-info":
+            stamps.take(f"{place}/{name}/entry_points.txt")
+
+
+def _rows(distribution: Any, group: str, stamps: Stamps) -> Iterator[PluginSpec]:
+    try:
+        found = _entry_points(distribution, group)
+        if not found:
+            return
+        _stamp_metadata(distribution, stamps)
+        name, version = _identity(distribution)
+    except _Broken as problem:
+        yield _broken(distribution, str(problem))
+        return
+    offers = [_Offer.of(each, value) for each, value in sorted(found)]
+    for offer in offers:
+        yield _row(offer, [each for each in offers if each.package.name == offer.package.name], name, version, stamps)
+
+
+class _Broken(Exception):
+    """A distribution can't be read; the message says what of it."""
+
+
+def _entry_points(distribution: Any, group: str) -> list[tuple[str, str]]:
+    try:
+        text = distribution.read_text("entry_points.txt")
+    except Exception as error:  # a foreign finder's, or bytes that are no text
+        raise _Broken(f"its entry_points.txt can't be read: {error}") from None
+    if text is None:
+        place = getattr(distribution, "_path", None)
+        if place is not None and os.path.lexists(f"{place}/entry_points.txt"):
+            raise _Broken("its entry_points.txt can't be read")
+        return []
+    if group not in text:
+        return []
+    try:
+        return [(str(each.name), str(each.value)) for each in distribution.entry_points.select(group=group)]
+    except Exception as error:  # the parser raises whatever a broken file makes it raise
+        raise _Broken(f"its entry_points.txt can't be parsed: {type(error).__name__}: {error}") from None
+
+
+def _stamp_metadata(distribution: Any, stamps: Stamps) -> None:
+    place = getattr(distribution, "_path", None)
+    for file in ("METADATA", "PKG-INFO") if place is not None else ():
+        stamps.take(f"{place}/{file}")
+
+
+def _identity(distribution: Any) -> tuple[str, str]:
+    try:
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+    except Exception as error:  # a METADATA that isn't there, or none
+        raise _Broken(f"its METADATA can't be read: {type(error).__name__}: {error}") from None
+    if name is None or version is None:
+        raise _Broken("its METADATA has no Name or no Version")
+    if not _DISTRIBUTION_NAME.fullmatch(str(name)):
+        raise _Broken(f"its METADATA has a Name that is none: {str(name)[:60]!a}")
+    try:
+        return str(name), str(Version(str(version)[:100]))
+    except (InvalidVersion, ValueError):
+        raise _Broken(f"its METADATA has a Version that is none: {str(version)[:60]!a}") from None
+
+
+def _broken(distribution: Any, problem: str) -> PluginSpec:
+    name = printable(_basename(distribution) or "unknown")
+    error = PluginLoadError(f"distribution {name!r}: {printable(problem)}", plugin=name, kind="metadata")
+    return PluginSpec(name=name, entry_point="", error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """One entry point; ``problem`` is why it can't be used."""
+
+    name: str
+    target: str
+    package: Package
+    problem: str = ""
+
+    @classmethod
+    def of(cls, name: str, value: str) -> _Offer:
+        # Extras ("module:Class [extra]") say what to install, not what to import.
+        target = value.partition("[")[0].strip().replace(" ", "")
+        module, colon, attribute = target.partition(":")
+        try:
+            checked_name(name)
+            if not all(part.isidentifier() for part in (*module.split("."), *(attribute.split(".") if colon else ()))):
+                raise ValueError(f"its entry point is {value[:200]!a}; expected module:Class")
+        except ValueError as error:
+            return cls(name, target, Package(""), str(error))
+        return cls(name, target, package_of(module))
+
+
+def _row(offer: _Offer, siblings: list[_Offer], distribution: str, version: str, stamps: Stamps) -> PluginSpec:
+    spec = PluginSpec(printable(offer.name), offer.target, distribution, version)
+    if offer.problem:
+        problem = f"distribution {distribution!r} offers {offer.name[:60]!a}: {offer.problem}"
+        return replace(spec, error=PluginLoadError(problem, plugin=spec.name, kind="metadata"))
+    try:
+        found = manifest_in(offer.package, spec.name, stamps)
+        if found is not None and _is_about(validated(found[1], found[0], spec.name), offer, siblings, found[0]):
+            return replace(spec, manifest_path=found[0], manifest_data=found[1])
+    except ManifestError as error:
+        return replace(spec, error=error)
+    return spec
+
+
+def _is_about(manifest: Manifest, offer: _Offer, siblings: list[_Offer], path: Path) -> bool:
+    """Whether a manifest is about this one of its package's plugins. Raises ``ManifestError`` for one about none of them."""
+    if _fits(manifest, offer):
+        return True
+    if any(_fits(manifest, other) for other in siblings):
+        return False
+    named = [other for other in siblings if normalized(manifest.name) in ("", normalized(other.name))]
+    if not named:
+        expected = " or ".join(repr(other.name) for other in siblings)
+        raise ManifestError(f"plugin {offer.name!r}: {path}: name: expected {expected} as its entry point, found {manifest.name!r}")
+    expected = " or ".join(repr(other.target) for other in named)
+    raise ManifestError(
+        f"plugin {offer.name!r}: {path}: entry_point: expected {expected} as installed, found {manifest.entry_point!r}"
+    )
+
+
+def _fits(manifest: Manifest, offer: _Offer) -> bool:
+    return normalized(manifest.name) in ("", normalized(offer.name)) and manifest.entry_point in (None, offer.target)

@@ -1,0 +1,53 @@
+"""End a plugin's workers: ask them, then SIGTERM, then SIGKILL, each with a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from ._deadline import Deadline
+from ._link import CLOSED, Link
+from ._questions import spoken
+from ._worker._frames import CLOSE, Frame, FrameError
+
+# Seconds that each step gets, and what comes after it. Once SIGKILL is sent there is nothing to ask any more: the end is waited
+# for beyond the deadline, and a worker in an uninterruptible sleep is left to the monitor.
+_STEPS: tuple[tuple[float, Callable[[Link], None] | None], ...] = (
+    (1.0, lambda link: link.terminate(CLOSED)),
+    (0.5, lambda link: link.end(CLOSED)),
+    (2.0, None),
+)
+
+
+def end_all(links: Sequence[Link], deadline: Deadline) -> list[str]:
+    """End these workers and return what went wrong, one text a worker."""
+    complaints = []
+    asked = [(link, link.ask(CLOSE)) for link in links if link.ready and not deadline.passed]
+    for _, answer in asked:
+        complaint = _complaint(answer, deadline)
+        if complaint:
+            complaints.append(complaint)
+    for link in links:
+        link.hang_up(CLOSED)
+    waiting = list(links)
+    for limit, harder in _STEPS:
+        step = deadline.sooner(limit) if harder is not None else Deadline.after(limit)
+        waiting = [link for link in waiting if not link.ended.wait(step.wait())]
+        if harder is not None:
+            for link in waiting:
+                harder(link)
+    return complaints
+
+
+def _complaint(answer: Future[Frame], deadline: Deadline) -> str:
+    try:
+        frame = answer.result(deadline.wait())
+        said = spoken(frame.meta) if frame.meta else {}
+    except FutureTimeout:
+        return "close() did not return in time"
+    except CancelledError:
+        return "its worker died in close()"
+    except FrameError as error:
+        return f"close() was answered with {error}"
+    return f"close() raised {said.get('type')}: {said.get('message')}" if said else ""

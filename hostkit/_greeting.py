@@ -1,0 +1,87 @@
+"""The first words between the host and a worker: what it is told when it starts, and what it says when it is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ._importable import Target, host_path
+from ._opening import Opening
+from ._raised import load_error
+from ._wires import Wires
+from ._worker._data import DataError
+from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, parts
+from ._worker._json import dump_json
+
+
+class _Hook(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    function: str
+    options: dict[str, bool | str | None]
+    arguments: tuple[str, ...]
+    optional: tuple[str, ...]
+    untyped: tuple[str, ...]
+    trouble: str
+
+
+class Introduction(BaseModel):
+    """What a worker says when it is ready; it comes from foreign code's process, so it is checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    cookie: str
+    protocol: int
+    plugin: str
+    python: str
+    kind: str
+    hooks: dict[str, _Hook] = Field(default_factory=dict)
+
+
+class Greeting:
+    """What one worker is told. Raises ``PluginLoadError`` for a configuration that is no data."""
+
+    def __init__(self, opening: Opening, target: Target) -> None:
+        self._plugin = opening.name
+        self._cookie = os.urandom(8).hex()
+        self._pickled = target.pickled
+        self._said: dict[str, Any] = {
+            **host_path(),
+            "cookie": self._cookie,
+            "plugin": opening.name,
+            "id_prefix": opening.caller.id_prefix,
+            "entry_point": target.entry_point,
+            "directory": None if opening.directory is None else str(opening.directory),
+            "config": _plain(opening),
+            "limits": dict(opening.settings.limits or {}),
+            "cap": opening.settings.max_message,
+            "timeout": opening.settings.timeout,
+        }
+
+    def boot(self, wires: Wires) -> list[bytes]:
+        """Return the BOOT frame."""
+        theirs = wires.theirs
+        descriptors = {"channels": theirs.channels, "lifeline": theirs.lifeline, "faults": wires.faults, "log": theirs.log}
+        return parts(BOOT, meta=json.dumps({**self._said, **descriptors}).encode(), buffers=self._pickled)
+
+    def answered(self, frame: Frame) -> Introduction:
+        """Return what the worker answered. Raises ``FrameError`` where that isn't this greeting's answer."""
+        try:
+            introduction = Introduction.model_validate_json(frame.meta)
+        except ValidationError as error:
+            row = error.errors(include_url=False)[0]
+            raise FrameError(f"the handshake is wrong: {'.'.join(map(str, row['loc']))}: {row['msg']}") from None
+        expected = {"cookie": self._cookie, "protocol": PROTOCOL, "plugin": self._plugin}
+        for name, value in expected.items():
+            if getattr(introduction, name) != value:
+                raise FrameError(f"the handshake's {name} is {getattr(introduction, name)!r}, expected {value!r}")
+        return introduction
+
+
+def _plain(opening: Opening) -> Any:
+    try:
+        return json.loads(dump_json(dict(opening.config)))
+    except DataError as error:
+        raise load_error({"kind": "config", "text": f"its config is no JSON data: {error}"}, plugin=opening.name) from None

@@ -1,0 +1,224 @@
+"""A plugin that misbehaves on demand; ``tests/conftest.py`` installs it under the name "bad"."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+
+def control():
+    """Return the descriptor of the worker's control socket."""
+    with open("/proc/self/cmdline", "rb") as file:
+        return int(file.read().split(b"\0")[-2])
+
+
+def channels():
+    """Return the descriptors of the worker's channels."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:") and int(name) != control():
+            found.append(int(name))
+    return sorted(found)
+
+
+class Unprintable(BaseException):
+    def __str__(self):
+        raise SystemExit(9)
+
+
+class Weird(BaseException):
+    pass
+
+
+RAISED = {
+    "value": ValueError("bad value"),
+    "weird": Weird("not an Exception"),
+    "unprintable": Unprintable(),
+    "generator-exit": GeneratorExit(),
+    "keyboard": KeyboardInterrupt(),
+    "stop": StopIteration(3),
+    "exit-0": SystemExit(0),
+    "exit-3": SystemExit(3),
+    "exit-text": SystemExit("out of here"),
+    "exit-none": SystemExit(None),
+    "exit-object": SystemExit({"code": 1}),
+}
+
+
+class P:
+    def execute(self, ctx, request):
+        arguments = dict(request)
+        return getattr(self, arguments.pop("op"))(ctx, **arguments)
+
+    def fine(self, ctx):
+        return "fine"
+
+    def pid(self, ctx):
+        return os.getpid()
+
+    def raise_(self, ctx, what):
+        raise RAISED[what]
+
+    def sys_exit(self, ctx, code):
+        sys.exit(code)
+
+    def exit(self, ctx, code):
+        os._exit(code)
+
+    def exit_in_thread(self, ctx, code):
+        threading.Thread(target=os._exit, args=(code,)).start()
+        time.sleep(60)
+
+    def segfault(self, ctx):
+        ctypes.string_at(0)
+
+    def abort(self, ctx):
+        os.abort()
+
+    def signal(self, ctx, number):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    def overflow_c_stack(self, ctx):
+        sys.setrecursionlimit(10**9)
+
+        def deeper(n):
+            return [*map(deeper, [n + 1])]
+
+        deeper(0)
+
+    def recurse(self, ctx):
+        def deeper():
+            return deeper()
+
+        deeper()
+
+    def sleep(self, ctx, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0.02)
+        return "slept"
+
+    def sleep_ignoring_sigterm(self, ctx, seconds):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return self.sleep(ctx, seconds)
+
+    def wait_for_cancel(self, ctx, seconds, then="raise"):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not ctx.cancelled:
+            time.sleep(0.005)
+        if then == "raise":
+            ctx.raise_if_cancelled()
+        return "x" * (then if isinstance(then, int) else 1)
+
+    def remaining(self, ctx):
+        return ctx.remaining()
+
+    def spin(self, ctx):
+        while True:
+            pass
+
+    def hold_the_gil(self, ctx, seconds):
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+    def deadlock(self, ctx):
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+
+    def join_itself(self, ctx):
+        thread = threading.Thread(target=lambda: thread.join(), daemon=True)
+        thread.start()
+        thread.join(60)
+        return "joined"
+
+    def leak_threads(self, ctx, count):
+        resource = __import__("resource")
+        event = threading.Event()
+        started = 0
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+        try:
+            for _ in range(count):
+                threading.Thread(target=event.wait, daemon=True).start()
+                started += 1
+        finally:
+            event.set()
+        return started
+
+    def fork_and_exit(self, ctx, code):
+        """Leave a process behind that has a copy of every descriptor, in a session of its own."""
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(10)
+            os._exit(0)
+        os._exit(code)
+
+    def close_fd(self, ctx, fd):
+        os.close(fd)
+        return "closed"
+
+    def close_standard(self, ctx):
+        for fd in (0, 1, 2):
+            os.close(fd)
+        return "closed"
+
+    def dup_over_standard(self, ctx):
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(null)
+        return "dupped"
+
+    def close_channel(self, ctx):
+        os.close(channels()[0])
+        time.sleep(60)
+
+    def close_control(self, ctx, seconds):
+        os.close(control())
+        time.sleep(seconds)
+        return "still here"
+
+    def write_channel(self, ctx, data, then="sleep"):
+        os.write(channels()[0], bytes.fromhex(data))
+        self.after(then)
+
+    def write_control(self, ctx, data, then="sleep"):
+        os.write(control(), bytes.fromhex(data))
+        self.after(then)
+
+    def after(self, then):
+        if then == "exit":
+            os._exit(0)
+        elif then == "close":
+            os.close(channels()[0])
+        elif then == "return":
+            return
+        time.sleep(60)
+
+    def trickle(self, ctx, data, pause):
+        for byte in bytes.fromhex(data):
+            os.write(channels()[0], bytes([byte]))
+            time.sleep(pause)
+        time.sleep(60)
+
+    def print_(self, ctx, text, stream):
+        print(text, file=getattr(sys, stream))
+        return "printed"
+
+    def flood(self, ctx, fd, megabytes, chunk):
+        data = bytes.fromhex(chunk) * (1 << 16)
+        data = data[: len(data) // len(bytes.fromhex(chunk)) * len(bytes.fromhex(chunk))]
+        left = megabytes << 20
+        while left > 0:
+            left -= os.write(fd, data)
+        return "flooded"
+
+    def answer(self, ctx, what):
+        return eval(what)
