@@ -74,7 +74,7 @@ def _started(name: str, memory: list[float]) -> float:
 
 
 def _unique_memory(host: Host, name: str) -> float:
-    backend: Any = host._record(name).lane.backend  # type: ignore[union-attr]  # it is loaded
+    backend: Any = host._loader.record(name).lane.backend  # type: ignore[union-attr]  # it is loaded
     (pid,) = backend.supervisor.pids
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))

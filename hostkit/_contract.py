@@ -17,9 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
-    from typing import Any, Generic, TypeVar
+    from typing import Any, Generic, TypeVar, overload
 
-    _F = TypeVar("_F", bound=Callable[..., object])
+    _F = TypeVar("_F")  # a function, or a staticmethod or classmethod of one
     Req = TypeVar("Req", contravariant=True)
     Resp = TypeVar("Resp", covariant=True)
 
@@ -304,8 +304,11 @@ class Plugin(_GenericPlugin[Req, Resp]):
 
 if TYPE_CHECKING:
 
+    @overload
+    def hookimpl(function: _F) -> _F: ...
+
+    @overload
     def hookimpl(
-        function: _F | None = None,
         *,
         hookwrapper: bool = False,
         optionalhook: bool = False,
@@ -313,7 +316,9 @@ if TYPE_CHECKING:
         trylast: bool = False,
         specname: str | None = None,
         wrapper: bool = False,
-    ) -> Any: ...
+    ) -> Callable[[_F], _F]: ...
+
+    def hookimpl(function: Any = None, **options: Any) -> Any: ...
 
 else:
 

@@ -21,7 +21,7 @@ class _Hook(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     function: str
-    options: dict[str, bool | str | None]
+    options: dict[str, bool]
     arguments: tuple[str, ...]
     optional: tuple[str, ...]
     untyped: tuple[str, ...]

@@ -85,7 +85,7 @@ class Hooks:
         """Take a plugin out of the relay. Idempotent."""
         with self._lock:
             before = self._plugins.pop(name, None)
-            if before is not None and vars(before):
+            if before is not None:
                 self._manager = self._new_manager()
 
     def forget(self) -> None:

@@ -36,7 +36,7 @@ Wish = Annotated[int, Field(strict=True, ge=1, le=64)]
 
 def _version(text: str) -> str:
     try:
-        Version(text)
+        Version(text if text == text.strip() else "")
     except InvalidVersion as error:
         raise ValueError("expected a version as in PEP 440, like 1.2.0") from error
     return text
@@ -57,7 +57,7 @@ def _requirement(text: str) -> str:
         raise ValueError("expected a plugin's name with an optional version range, like logging-service>=1.2") from error
     if requirement.url or requirement.extras or requirement.marker:
         raise ValueError("expected a name and a version range only: no URL, extra or marker")
-    return text
+    return str(requirement)
 
 
 def _entry_point(text: str) -> str:

@@ -149,7 +149,7 @@ class Point(BaseModel):
         ({"a": [object]}, "a.0", "JSON data"),
         ({"a": 1j}, "a", "JSON data"),
         ({"a": datetime.timedelta(1)}, "a", "JSON data"),
-        ({"a": (item for item in ())}, "a", "JSON data"),
+        ({"a": (item for item in ())}, "a", "JSON data (what execute returns is a stream only where it is a generator function)"),
         ({"a": {"m": Point.model_construct(x=NAN)}}, "a.m.x", "a finite number"),
     ],
     ids=[str(number) for number in range(14)],

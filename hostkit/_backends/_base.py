@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OfferedHook:
-    """One function of a plugin that implements the hook ``name``, with pluggy's options.
+    """One function of a plugin that implements the hook ``name``, with pluggy's switches.
 
     ``arguments`` are those that it must have, ``optional`` those that it can have, ``untyped`` those whose type an isolated one
     doesn't say; ``trouble`` says why it can't be called.
@@ -24,7 +24,7 @@ class OfferedHook:
 
     name: str
     function: str
-    options: Mapping[str, Any]
+    options: Mapping[str, bool]
     arguments: tuple[str, ...]
     optional: tuple[str, ...]
     untyped: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Historic hook calls of an isolated plugin: each of its workers hears all of them, in order, before its next call.
 
-    told to one worker at once ─► remembered ─► told to each other worker, and each that is started later, when it is called
+told to one worker at once ─► remembered ─► told to each other worker, and each that is started later, when it is called
 """
 
 from __future__ import annotations

@@ -322,12 +322,14 @@ class Process:
             ending = channel.link.death()
         else:
             self.supervisor.abandon(channel, asked.call_id, half_sent=not sent)
-            if isinstance(error, Late):
-                return CallTimeout(f"plugin {self._name!r} did not answer within {context.timeout:g} s", **where)
-            return error
+            return self._late(context) if isinstance(error, Late) else error
         self.supervisor.drop(channel)
         lost: CallError = ending.error(**where)
         return lost
+
+    def _late(self, context: ExecutionContext) -> CallTimeout:
+        text = f"plugin {self._name!r} did not answer within {context.timeout:g} s"
+        return CallTimeout(text, plugin=self._name, request_id=context.request_id)
 
     async def _abroken(
         self, channel: Channel, context: ExecutionContext, asked: _Asked, error: BaseException, *, sent: bool = True
@@ -362,6 +364,8 @@ class Process:
             raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
 
     def _failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
+        if said.get("cancelled") is True and context.cancelled:
+            return self._late(context)
         if said.get("memory") is True and self._limited:
             return MemoryExceeded(
                 f"plugin {self._name!r} reached its memory limit (max_memory_mb): {said.get('message') or 'MemoryError'}",

@@ -7,7 +7,7 @@ import socket
 
 from ._frames import END, HOOK, ITEM, RESULT, Assembler, FrameError, parts
 from ._loaded import COROUTINE
-from ._loop import decoded
+from ._loop import REQUEST_CAP, decoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def _serve_all(server: Server, channels: list[socket.socket]) -> None:
 async def _serve(server: Server, channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     channel.setblocking(False)
-    assembler = Assembler(server._cap)
+    assembler = Assembler(REQUEST_CAP)
     try:
         while True:
             frame = assembler.pop()

@@ -1,6 +1,6 @@
 """Find the hook implementations of a plugin object or module, without pluggy, and call them; in a worker, with data.
 
-    b'"some text"\\n3' ─► each line is an argument, read by its annotation ─► the implementation ─► its result as JSON
+b'"some text"\\n3' ─► each line is an argument, read by its annotation ─► the implementation ─► its result as JSON
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # CPython's code flag of a generator function; inspect has a name for it and costs a worker 15 ms.
 _GENERATOR = 0x20
+# pluggy's options that are on or off.
+_SWITCHES = ("wrapper", "hookwrapper", "optionalhook", "tryfirst", "trylast")
 
 
 class HookImplementation:
@@ -31,9 +33,9 @@ class HookImplementation:
     """
 
     def __init__(self, function: str, call: Callable[..., Any], options: dict[str, Any]) -> None:
-        self.hook: str = options.get("specname") or function
+        self.hook = str(options.get("specname") or function)
         self.function = function
-        self.options = options
+        self.options: dict[str, bool] = {name: bool(options.get(name)) for name in _SWITCHES}
         self._call = call
         self._inner = innermost(call)
         self._code = getattr(self._inner, "__code__", None)
@@ -51,7 +53,7 @@ class HookImplementation:
     def offer(self, *, isolated: bool) -> dict[str, Any]:
         """Return what the host must know to call it, as data. ``trouble`` says what keeps it from being called, and ``untyped``
         has the arguments that an isolated one doesn't annotate."""
-        wraps = self.options.get("wrapper") or self.options.get("hookwrapper")
+        wraps = self.options["wrapper"] or self.options["hookwrapper"]
         trouble, untyped = (self._wrong_wrapper(), []) if wraps else self._prepare() if isolated else ("", [])
         return {
             "name": self.hook,
@@ -79,7 +81,7 @@ class HookImplementation:
         return b"null" if result is None else self._codecs["return"].encode(result, round_trip=True)
 
     def _wrong_wrapper(self) -> str:
-        if self.options.get("wrapper") and self.options.get("hookwrapper"):
+        if self.options["wrapper"] and self.options["hookwrapper"]:
             return "wrapper and hookwrapper exclude each other"
         generates = self._code is not None and self._code.co_flags & _GENERATOR
         return "" if generates else "a wrapper must be a generator function, with one yield"

@@ -229,10 +229,18 @@ def _fault_of(part: Any, path: str) -> DataError | None:
     except DataError as error:
         return error.under(path)
     except _NoData:
-        return DataError(path, "JSON data", f"{class_name(type(part))} {found(part)}")
+        return DataError(path, _wanted(part), f"{class_name(type(part))} {found(part)}")
     except Exception as error:  # a foreign conversion
         return DataError(path, "JSON data", f"{class_name(type(part))}, which raised {type_name(error)}: {message(error)}")
     return None
+
+
+def _wanted(part: object) -> str:
+    if hasattr(type(part), "__await__"):
+        return "JSON data (what execute returns is awaited only where it is an async def)"
+    if hasattr(type(part), "__next__") or hasattr(type(part), "__anext__"):
+        return "JSON data (what execute returns is a stream only where it is a generator function)"
+    return "JSON data"
 
 
 def _fault_of_data(part: Any, path: str) -> DataError | None:

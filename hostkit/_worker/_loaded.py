@@ -10,10 +10,10 @@ import sys
 from .._contract import HealthStatus, PluginInfo, Status
 from ._codec import codec_for
 from ._data import DataError, found
-from ._failure import is_interrupt, message, type_name
+from ._failure import class_name, is_interrupt, message, type_name
 from ._hookimpls import hook_implementations
-from ._json import dump_json
-from ._signature import evaluated, is_contract, parameters, promised_types
+from ._json import dump_json, load_json
+from ._signature import evaluated, innermost, is_contract, layers, parameters, promised_types, shown, takes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,17 +38,31 @@ class LoadFailure(Exception):
 
 
 class LoadedPlugin:
-    """A plugin object with everything that a call needs to know of it."""
+    """A plugin object with everything that a call needs to know of it. Raises ``LoadFailure``."""
+
+    hooks: dict[str, HookImplementation]
+    execute: Callable[[Any, Any], Any] | None
+    kind: str
 
     def __init__(self, plugin: Any, *, settle: Callable[[Any], Any] | None = None) -> None:
         self.plugin = plugin
-        self.hooks: dict[str, HookImplementation] = hook_implementations(plugin)
-        self.execute: Callable[[Any, Any], Any] | None = getattr(plugin, "execute", None)
         self.settle = settle or _run_alone
-        self.kind = _checked_kind(plugin, self.execute, bool(self.hooks))
+        try:
+            self._look()
+        except LoadFailure:
+            raise
+        except BaseException as error:  # attributes of a plugin may be foreign code, too
+            if is_interrupt(error):
+                raise
+            raise LoadFailure("contract", f"looking at {_called(plugin)} raised {type_name(error)}: {message(error)}") from error
+
+    def _look(self) -> None:
+        self.hooks = hook_implementations(self.plugin)
+        self.execute = getattr(self.plugin, "execute", None)
+        self.kind = _checked_kind(self.plugin, self.execute, has_hooks=bool(self.hooks))
         self.request_codec, self.response_codec = self._codecs()
         for name in ("health", "info", "close"):
-            _check_optional(plugin, name)
+            _check_optional(self.plugin, name)
 
     @property
     def streams(self) -> bool:
@@ -65,38 +79,65 @@ class LoadedPlugin:
             request, response = promised_types(self.plugin, self.execute, streams=self.streams)
             return codec_for(request), codec_for(response)
         except TypeError as error:
-            raise LoadFailure("contract", f"execute can't cross as data: {error}") from None
+            raise LoadFailure("contract", f"execute can't cross as data: {message(error)}") from None
         except NameError as error:
-            raise LoadFailure("contract", f"an annotation of execute can't be resolved: {error}") from error
+            raise LoadFailure("contract", f"an annotation of execute can't be resolved: {message(error)}") from error
 
     def health(self) -> HealthStatus:
         """Ask the plugin; an answer that is no status is an unknown one that says so. Raises what the plugin raises."""
         ask = getattr(self.plugin, "health", None)
-        answer = HealthStatus() if ask is None else self.settle(ask())
-        if isinstance(answer, HealthStatus):
-            return answer
+        if ask is None:
+            return HealthStatus()
+        answer = self.settle(ask())
         try:
-            return HealthStatus(**answer) if isinstance(answer, dict) else HealthStatus(Status(answer))
-        except (TypeError, ValueError):
-            return HealthStatus(Status.UNKNOWN, f"health() returned {found(answer)}, expected a HealthStatus")
+            return _as_status(answer)
+        except Exception as error:  # what the plugin answers with may be foreign code, too
+            words = f"health() returned {found(answer)}, expected a HealthStatus"
+            return HealthStatus(Status.UNKNOWN, f"{words}: {message(error)}" if isinstance(error, DataError) else words)
 
     def info(self) -> dict[str, Any]:
-        """Ask the plugin for its own words; empty where it has none. Raises what the plugin raises."""
+        """Ask the plugin for its own words; empty where it has none. Raises what the plugin raises, and ``TypeError``."""
         ask = getattr(self.plugin, "info", None)
         answer = None if ask is None else self.settle(ask())
         if answer is None:
             return {}
-        if isinstance(answer, dict):
-            answer = PluginInfo(**answer)
-        if not isinstance(answer, PluginInfo):
-            raise TypeError(f"info() returned {found(answer)}, expected a PluginInfo")
-        return answer._fields()
+        try:
+            return _as_info(answer)
+        except Exception as error:  # what the plugin answers with may be foreign code, too
+            raise TypeError(f"info() returned {found(answer)}, expected a PluginInfo: {message(error)}") from None
 
     def close(self) -> None:
         """Let the plugin go. Raises what the plugin raises."""
         ask = getattr(self.plugin, "close", None)
         if ask is not None and not isinstance(self.plugin, type(sys)):
             self.settle(ask())
+
+
+def _as_status(answer: Any) -> HealthStatus:
+    """Return an answer as a status that is data in every mode."""
+    if isinstance(answer, dict):
+        answer = HealthStatus(**answer)
+    elif not isinstance(answer, HealthStatus):
+        answer = HealthStatus(Status(answer))
+    fields = answer._fields()
+    told = load_json(dump_json({**fields, "status": fields["status"].value}))
+    if not isinstance(told["message"], str):
+        raise DataError("message", "text", found(answer.message))
+    return HealthStatus(**told)
+
+
+def _as_info(answer: Any) -> dict[str, Any]:
+    """Return an answer as the fields of a PluginInfo that are data in every mode."""
+    if isinstance(answer, dict):
+        answer = PluginInfo(**{"name": "", **answer})
+    if not isinstance(answer, PluginInfo):
+        raise DataError("", "a PluginInfo or a dict", found(answer))
+    told: dict[str, Any] = load_json(dump_json(answer._fields()))
+    for name, value in told.items():
+        texts = value if name == "capabilities" else [] if name == "metadata" else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(name, "text", found(value))
+    return told
 
 
 def resolve(entry_point: str) -> Any:
@@ -110,19 +151,45 @@ def resolve(entry_point: str) -> Any:
             raise
         raise LoadFailure("import", f"importing {module_name} raised {type_name(error)}: {message(error)}") from error
     for part in filter(None, path.split(".")):
-        try:
-            target = getattr(target, part)
-        except AttributeError:
-            raise LoadFailure("attribute", f"{module_name} has no {path}{_near(part, target)}") from None
+        target = _attribute(target, part, f"{module_name} has no {path}")
     return target
+
+
+def _attribute(target: Any, name: str, words: str) -> Any:
+    try:
+        return getattr(target, name)
+    except AttributeError:
+        raise LoadFailure("attribute", f"{words}{_near(name, target)}") from None
+    except BaseException as error:  # a module's __getattr__ is foreign code
+        if is_interrupt(error):
+            raise
+        raise LoadFailure("attribute", f"looking up {name!r} raised {type_name(error)}: {message(error)}") from error
 
 
 def construct(target: Any, config: Mapping[str, Any]) -> Any:
     """Make the plugin object from what an entry point names. Raises ``LoadFailure``."""
-    if not isinstance(target, type):
-        return _as_it_is(target, config)
-    needs = parameters(target.__init__, bound=True) if target.__init__ is not object.__init__ else ([], [], False)
-    required, optional, _ = needs
+    try:
+        if not isinstance(target, type):
+            return _as_it_is(target, config)
+        positional, named = _arguments(target, config)
+    except LoadFailure:
+        raise
+    except BaseException as error:  # attributes of a plugin, and the validators of its config, are foreign code
+        if is_interrupt(error):
+            raise
+        raise LoadFailure("contract", f"looking at {_called(target)} raised {type_name(error)}: {message(error)}") from error
+    try:
+        return target(*positional, **named)
+    except BaseException as error:  # a plugin's __init__ is foreign code
+        if is_interrupt(error):
+            raise
+        raise LoadFailure("init", f"{target.__name__}() raised {type_name(error)}: {message(error)}") from error
+
+
+def _arguments(target: type, config: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments for a plugin's class: none, or its config."""
+    maker = _maker(target)
+    required, optional, _ = parameters(maker, bound=True) if maker is not None else ([], [], False)
     if [name for name in required if name != "config"]:
         raise LoadFailure(
             "contract", f"{target.__name__} needs ({', '.join(required)}); __init__ may take nothing, or config"
@@ -130,13 +197,20 @@ def construct(target: Any, config: Mapping[str, Any]) -> Any:
     takes_config = "config" in (*required, *optional)
     if config and not takes_config:
         raise LoadFailure("config", f"{target.__name__} takes no config, found {', '.join(map(str, config))}")
-    arguments = (_validated(target, config),) if takes_config and (config or "config" in required) else ()
-    try:
-        return target(*arguments)
-    except BaseException as error:  # a plugin's __init__ is foreign code
-        if is_interrupt(error):
-            raise
-        raise LoadFailure("init", f"{target.__name__}() raised {type_name(error)}: {message(error)}") from error
+    if not takes_config or not (config or "config" in required):
+        return (), {}
+    value = _validated(maker, config)
+    names = maker.__code__.co_varnames[: maker.__code__.co_posonlyargcount]
+    return ((value,), {}) if "config" in names else ((), {"config": value})
+
+
+def _maker(target: Any) -> Any:
+    """Return the function of a class that takes what the class is called with, None where it takes nothing."""
+    for name in ("__init__", "__new__"):
+        found = getattr(target, name)
+        if found is not getattr(object, name):
+            return innermost(found)
+    return None
 
 
 def _as_it_is(target: Any, config: Mapping[str, Any]) -> Any:
@@ -149,18 +223,18 @@ def _as_it_is(target: Any, config: Mapping[str, Any]) -> Any:
     return target
 
 
-def _validated(target: type, config: Mapping[str, Any]) -> Any:
+def _validated(maker: Any, config: Mapping[str, Any]) -> Any:
     try:
-        annotation = evaluated(target.__init__, "config")
+        annotation = evaluated(maker, "config")
         return codec_for(annotation).decode(dump_json(dict(config)))
     except DataError as error:
         raise LoadFailure("config", f"its config is wrong: {error}") from None
     except (TypeError, NameError) as error:
-        raise LoadFailure("contract", f"the annotation of config can't be used: {error}") from error
+        raise LoadFailure("contract", f"the annotation of config can't be used: {message(error)}") from error
 
 
-def _checked_kind(plugin: Any, execute: Any, has_hooks: bool) -> str:
-    if execute is None or (execute is not None and is_contract(execute) and has_hooks):
+def _checked_kind(plugin: Any, execute: Any, *, has_hooks: bool) -> str:
+    if execute is None or (is_contract(execute) and has_hooks):
         if has_hooks:
             return HOOKS_ONLY
         raise LoadFailure("contract", f"{_called(plugin)} has no execute(ctx, request) and no hook implementations")
@@ -168,24 +242,22 @@ def _checked_kind(plugin: Any, execute: Any, has_hooks: bool) -> str:
         raise LoadFailure("contract", f"execute of {_called(plugin)} is a {type(execute).__name__}, expected a method")
     if is_contract(execute):
         raise LoadFailure("contract", f"{_called(plugin)} doesn't define execute(ctx, request)")
-    required, optional, varargs = parameters(execute, bound=hasattr(execute, "__self__"))
-    if len(required) > 2 or (len(required) + len(optional) < 2 and not varargs):
-        raise LoadFailure("contract", f"execute must take (ctx, request), found ({', '.join([*required, *optional])})")
+    if not takes(execute, 2):
+        raise LoadFailure("contract", f"execute must take (ctx, request), found ({shown(execute)})")
     return _kind(execute)
 
 
 def _kind(execute: Any) -> str:
-    seen = 0
-    while execute is not None and seen < 16:
-        code = getattr(getattr(execute, "__func__", execute), "__code__", None)
+    """Return what a call of ``execute`` gives. What a decorator returns is taken for what the function below it does."""
+    for layer in layers(execute):
+        code = getattr(layer, "__code__", None)
         flags = code.co_flags if code is not None else 0
         if flags & _ASYNC_GENERATOR:
             return ASYNC_GENERATOR
-        if flags & _COROUTINE:
+        if flags & _COROUTINE or hasattr(layer, "_is_coroutine_mark"):  # inspect.markcoroutinefunction
             return COROUTINE
         if flags & _GENERATOR:
             return GENERATOR
-        execute, seen = getattr(execute, "__wrapped__", None), seen + 1
     return CALL
 
 
@@ -195,19 +267,22 @@ def _check_optional(plugin: Any, name: str) -> None:
         return
     if not callable(method):
         raise LoadFailure("contract", f"{name} of {_called(plugin)} is a {type(method).__name__}, expected a method")
-    required, _, _ = parameters(method, bound=hasattr(method, "__self__"))
-    if required:
-        raise LoadFailure("contract", f"{name} must take nothing, found ({', '.join(required)})")
+    if not takes(method, 0):
+        raise LoadFailure("contract", f"{name} must take nothing, found ({shown(method)})")
 
 
 def _called(plugin: Any) -> str:
-    return plugin.__name__ if isinstance(plugin, type(sys)) else type(plugin).__qualname__
+    return plugin.__name__ if isinstance(plugin, (type(sys), type)) else class_name(type(plugin))
 
 
 def _near(part: str, target: Any) -> str:
     import difflib  # only a failing load pays for it
 
-    near = difflib.get_close_matches(part, [name for name in dir(target) if not name.startswith("_")], 1)
+    try:
+        names = [name for name in dir(target) if not name.startswith("_")]
+    except Exception:  # a module's __dir__ is foreign code
+        return ""
+    near = difflib.get_close_matches(part, names, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

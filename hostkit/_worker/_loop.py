@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ._loaded import LoadedPlugin
     from ._plugin_loop import PluginLoop
 
+# The host holds requests to the operator's limit before it sends them; a frame has its header and meta beside.
+REQUEST_CAP = 1 << 31
+
 
 class Server:
     """The plugin and the channels on which it is called."""
@@ -90,7 +93,7 @@ class Server:
                 stop()
 
     def _serve(self, channel: _socket.socket) -> None:
-        assembler = Assembler(self._cap)
+        assembler = Assembler(REQUEST_CAP)
         try:
             while True:
                 frame = assembler.receive(channel.recv_into)
@@ -210,8 +213,8 @@ def encoded(encode: Callable[..., bytes], answer: object, *, cap: int, **options
     """Encode a response, telling a wrong one from a plugin that raised."""
     try:
         payload = encode(answer, **options)
-        if len(payload) > cap - 1024:
-            raise DataError("", f"at most {cap - 1024} bytes of JSON", f"{len(payload)} bytes")
+        if len(payload) > cap:
+            raise DataError("", f"at most {cap} bytes of JSON", f"{len(payload)} bytes")
         return payload
     except DataError as error:
         raise _Phase("response") from error

@@ -67,7 +67,7 @@ def _headers(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def _checked(host: Host, name: str, words: Sequence[str], metadata: str | None, call: dict[str, Any]) -> tuple[Any, Any]:
     """Return metadata and request, after all that can be known to be wrong without the plugin has been looked for."""
-    record = host._record(name)  # raises for a name that isn't there, before stdin is read
+    record = host._loader.record(name)  # raises for a name that isn't there, before stdin is read
     try:
         data = None if metadata is None else _metadata(metadata)
         record.context(**call, metadata=data)
@@ -84,7 +84,7 @@ def _metadata(text: str) -> dict[str, Any]:
 
 
 def _call(host: Host, output: Output, name: str, request: Any, call: dict[str, Any]) -> None:
-    lane = host._record(name).lane
+    lane = host._loader.record(name).lane
     if lane is None or not lane.streams:
         output.json(host.execute(name, request, **call))
         return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """``paths`` are searched for plugin directories; ``isolation`` is the floor of all that have none in ``isolations``, and ``words``
+    """``paths`` are searched for plugin directories, ``isolation`` is the floor of all that have none in ``isolations``, ``words``
     are the places from the least isolated to the most. Names are normalized."""
 
     paths: list[str] = field(default_factory=list)

@@ -63,8 +63,16 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
         context.exit()
 
 
+def _without_verb() -> None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
+
+
 hostkit = Verbs(
     "hostkit",
+    callback=_without_verb,
+    invoke_without_command=True,
     params=[
         *shared_options(),
         click.Option(

@@ -62,5 +62,5 @@ def _line(host: Host, name: str, health: HealthStatus) -> str:
 
 
 def _isolation(host: Host, name: str) -> str | None:
-    lane = host._record(name).lane
+    lane = host._loader.record(name).lane
     return None if lane is None else lane.decided.isolation

@@ -51,7 +51,7 @@ def _static(session: Session, name: str, isolation: str | None) -> dict[str, Any
 
 def _loaded(host: Host, name: str) -> dict[str, Any]:
     said = host.info(name)
-    record = host._record(name)
+    record = host._loader.record(name)
     assert record.lane is not None
     assert record.spec is not None
     words = {field: getattr(said, field) for field in ("name", "version", "description", "author")}

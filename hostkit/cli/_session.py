@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .._spec import PluginSpec
     from ._glance import Glance
 
-# How long an interrupted host may take to close.
-_HURRY = 1.0
+# How long an interrupted host may take to close: a cancelled call gets the first second, the plugin's own close() the rest.
+_HURRY = 2.0
 
 
 class Session:
@@ -113,7 +113,7 @@ class Session:
             lambda message: tell_log(message, as_json=self.json),
             level=levels[min(self.verbose, 2)],
             format="{message}",
-            filter=lambda record: "phase" not in record["extra"],  # a call's own error is told by the command line itself
+            filter=lambda record: self._is_news(record["extra"]),
         )
         logger.enable("hostkit")
         try:
@@ -121,6 +121,11 @@ class Session:
         finally:
             logger.disable("hostkit")
             logger.remove(handler)
+
+    def _is_news(self, extra: Mapping[str, object]) -> bool:
+        if "phase" in extra:
+            return False  # a call's own error, which the command line tells itself
+        return "source" in extra or self.verbose > 0 or not self.signals.draining  # what a signal does to workers is no news
 
 
 def _configures_hostkit(path: Path) -> bool:

@@ -1,0 +1,254 @@
+"""Find a plugin, decide on it, start its backend, and close it again.
+
+    name ─► spec ─► manifest, read anew ─► what it requires, loaded first ─► decided ─► backend ─► hooks ─► lane
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import secrets
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from . import _requirements
+from ._backends import BACKENDS, Opening
+from ._config import HostConfig
+from ._contract import Caller
+from ._deadline import Deadline
+from ._decided import Decided, decide
+from ._discovery import reread
+from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginNotFound, RequirementError
+from ._hooks import Hooks
+from ._index import Index, default_file
+from ._log import tell
+from ._monitor import Monitor
+from ._record import Lane, Record
+from ._spec import PluginSpec
+
+
+class Loader:
+    """The plugins of one host: what is installed, one record for each that was asked for, and the order of loading. Thread-safe."""
+
+    def __init__(self, app: str, config: HostConfig, hooks: Hooks) -> None:
+        self.config = config
+        self.hooks = hooks
+        self.monitor = Monitor()
+        self.forked = False
+        self.closed = False
+        self._group = f"{app}.plugins"
+        self._numbers = itertools.count(1)
+        self._id_prefix = secrets.token_hex(4) + "-"
+        self._lock = threading.RLock()  # guards everything below
+        self._index = Index(self._group, config.discovery.paths, file=default_file(self._group))
+        self._records: dict[str, Record] = {}
+        self._order: list[str] = []
+
+    @property
+    def specs(self) -> dict[str, PluginSpec]:
+        """What is installed now."""
+        with self._lock:
+            return dict(self._index.look())
+
+    @property
+    def loaded(self) -> list[Record]:
+        """The records of loaded plugins, in the order of loading."""
+        with self._lock:
+            return [self._records[name] for name in self._order]
+
+    @property
+    def records(self) -> list[Record]:
+        """Every record."""
+        with self._lock:
+            return list(self._records.values())
+
+    def record(self, name: str) -> Record:
+        """Return the record of a plugin. Raises ``PluginNotFound``."""
+        record = self._records.get(name)
+        if record is not None:
+            return record
+        with self._lock:
+            if name in self._records:
+                return self._records[name]
+            specs = self._index.look()
+            if not isinstance(name, str) or name not in specs:
+                raise PluginNotFound(_not_found(name, specs, self._group))
+            return self._new_record(name)
+
+    def register(self, name: str, target: object) -> Record:
+        """Make a record for something that isn't installed. Raises ``DuplicatePlugin``."""
+        with self._lock:
+            if name in self._records or name in self._index.look():
+                raise DuplicatePlugin(f"the name {name!r} is taken; unload or rename the other one")
+            record = self._new_record(name)
+            record.target = target
+            return record
+
+    def unregister(self, name: str) -> None:
+        """Forget a record that never got to load."""
+        with self._lock:
+            self._records.pop(name, None)
+
+    def load(self, record: Record) -> Lane:
+        """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
+        with record.lock:
+            if record.lane is not None:
+                return record.lane
+            specs = self._offered()
+            self._load_required(record, specs)
+            return self._load_alone(record, specs)
+
+    def reload(self, record: Record) -> None:
+        """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.load``; then it stays."""
+        with record.lock:
+            before = record.lane
+            specs = self._offered()
+            self._load_required(record, specs)
+            if before is None:
+                self._load_alone(record, specs)
+            else:
+                self._open(record, specs)
+                self.end(record, before, Deadline.after(DRAIN))
+
+    def unload(self, record: Record, deadline: Deadline) -> None:
+        """Take a plugin's lane away and end it."""
+        with record.lock:
+            lane, record.lane = record.lane, None
+            with self._lock:
+                self._order = [other for other in self._order if other != record.name]
+            if lane is not None:
+                self.hooks.unregister(record.name)
+                self.end(record, lane, deadline)
+
+    def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
+        """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
+        lane.gate.shut()
+        lane.gate.wait_empty(drained)
+        closed = record.config.close_timeout if limit is None else min(limit, record.config.close_timeout)
+        self._close(record, lane, Deadline.after(closed))
+
+    def forget(self) -> None:
+        """Disarm everything in a fork, without a lock: the thread that held it may not be here."""
+        self.forked = True
+        self._lock = threading.RLock()
+        for record in self._records.values():
+            lane, record.lane = record.lane, None
+            forget = getattr(lane.backend, "forget", None) if lane is not None else None
+            if forget is not None:
+                forget()
+        self.hooks.forget()
+        self.monitor.forget()
+
+    def _new_record(self, name: str) -> Record:
+        record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
+        self._records[name] = record
+        return record
+
+    def _load_required(self, record: Record, specs: Mapping[str, PluginSpec]) -> None:
+        """Load what a plugin requires, one after the other: the requirements are no circle, so neither are the locks."""
+        self._check_open(record)
+        for name in _requirements.load_order(record.name, specs):
+            needed = self.record(name)
+            if not needed.config.enabled:
+                raise RequirementError(f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration")
+            with needed.lock:
+                if needed.lane is None:
+                    self._load_alone(needed, specs)
+
+    def _load_alone(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
+        lane = self._open(record, specs)
+        with self._lock:
+            self._order.append(record.name)
+            too_late = self.closed
+        if too_late:  # the host was closed meanwhile, and didn't know of this one
+            self.unload(record, Deadline.after(0.0))
+            self._check_open(record)
+        return lane
+
+    def _offered(self) -> dict[str, PluginSpec]:
+        """Return what is installed, and what the application registered."""
+        with self._lock:
+            registered = [name for name, record in self._records.items() if record.target is not None]
+            return {**self._index.look(), **{name: PluginSpec(name, "") for name in registered}}
+
+    def _open(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
+        """Start a plugin's backend, after everything that can be known before is in order."""
+        self._check_open(record)
+        if record.target is None:
+            spec = specs.get(record.name)
+            if spec is None:
+                raise PluginNotFound(_not_found(record.name, specs, self._group))
+            record.spec = reread(spec, self._group, self.config.discovery.paths)
+            record.manifest = record.spec.manifest
+        decided = decide(record.name, record.manifest, record.config, record.wished)
+        seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
+        _requirements.check(record.name, record.manifest, specs, seen)
+        lane = self._started(record, decided)
+        tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
+        if decided.unheld:
+            tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
+        return lane
+
+    def _started(self, record: Record, decided: Decided) -> Lane:
+        spec = record.spec
+        opening = Opening(
+            name=record.name,
+            entry_point="" if spec is None else spec.entry_point,
+            config=record.config.config,
+            settings=decided.settings,
+            caller=record.caller,
+            monitor=self.monitor,
+            directory=None if spec is None else spec.directory,
+            target=record.target,
+        )
+        backend = BACKENDS[decided.isolation](opening)
+        lane = Lane(backend, decided)
+        try:
+            self.hooks.check(record.name, backend.hooks, isolated=decided.isolation != "none")
+            self.hooks.admit(record, lane)
+        except BaseException:
+            self._close(record, lane, Deadline.after(record.config.close_timeout))
+            raise
+        return lane
+
+    def _check_open(self, record: Record) -> None:
+        if self.forked:
+            raise HostForkedError("this process was forked from the one that owns the host; make a Host of its own here")
+        if self.closed:
+            raise PluginClosed(f"plugin {record.name!r}: the host is closed", plugin=record.name, phase="queue")
+        if not record.config.enabled:
+            raise PluginNotFound(f"plugin {record.name!r} is disabled in the configuration (enabled = false)")
+
+    def _close(self, record: Record, lane: Lane, deadline: Deadline) -> None:
+        try:
+            lane.backend.close(deadline)
+        except HostkitError as error:
+            tell("ERROR", f"plugin {record.name!r} did not close in order: {error}", plugin=record.name)
+        else:
+            tell("INFO", f"plugin {record.name!r} closed", plugin=record.name)
+
+
+# Seconds that running calls may go on before their plugin is closed, unless somebody says otherwise.
+DRAIN = 10.0
+
+_UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
+
+
+def where_it_runs(decided: Decided) -> dict[str, Any]:
+    """Say where a plugin runs and which of its limits nothing holds there."""
+    found: dict[str, Any] = {"isolation": decided.isolation, "limits": dict(decided.settings.limits or {})}
+    if decided.unheld:
+        found["warning"] = _UNHELD.format(", ".join(decided.unheld))
+    return found
+
+
+def _not_found(name: object, specs: Mapping[str, PluginSpec], group: str) -> str:
+    near = difflib.get_close_matches(str(name), specs, 1)
+    shown = str(name).encode("unicode_escape", "backslashreplace").decode()[:200]
+    if near:
+        return f"no plugin {shown!r} in {group}; did you mean {near[0]!r}?"
+    there = f"there is {', '.join(list(specs)[:10])}" if specs else "none is installed"
+    return f"no plugin {shown!r} in {group}; {there}"
+
+
