@@ -16,7 +16,7 @@ from ._errors import CallCancelled, CallTimeout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Generic, TypeVar, overload
 
     _F = TypeVar("_F")  # a function, or a staticmethod or classmethod of one
@@ -51,9 +51,9 @@ class Status(enum.Enum):
 
 
 class _Record:
-    """An immutable object of named fields: equality, repr and ``copy.replace`` by field."""
+    """An immutable object of named fields: equality, repr, pickling and ``copy.replace`` by field."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: make another one instead of setting {name!r}")
@@ -62,7 +62,10 @@ class _Record:
         raise AttributeError(f"{type(self).__name__} is immutable: {name!r} can't be deleted")
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Return the fields as a dict of their own, mappings as plain ones."""
+        names = [name for kind in type(self).__mro__ for name in getattr(kind, "__slots__", ())]
+        values = {name: getattr(self, name) for name in names}
+        return {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in values.items()}
 
     def _fill(self, **fields: object) -> None:
         for name, value in fields.items():
@@ -74,7 +77,8 @@ class _Record:
         return self._fields() == other._fields()
 
     def __hash__(self) -> int:
-        return hash((type(self), repr(self)))
+        # Mappings stay out: equal ones may differ in order, and what they hold needn't be hashable.
+        return hash((type(self), *(value for value in self._fields().values() if not isinstance(value, dict))))
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
@@ -112,16 +116,18 @@ class PluginInfo(_Record):
         version: str = "",
         description: str = "",
         author: str = "",
-        capabilities: tuple[str, ...] | list[str] = (),
+        capabilities: Iterable[str] = (),
         metadata: Mapping[str, Any] = _EMPTY,
     ) -> None:
+        if isinstance(capabilities, str):
+            raise TypeError(f"capabilities must be a list of words, found {capabilities!r}")
         self._fill(
             name=name,
             version=version,
             description=description,
             author=author,
             capabilities=tuple(capabilities),
-            metadata=dict(metadata),
+            metadata=MappingProxyType(dict(metadata)),
         )
 
 
@@ -153,7 +159,7 @@ class HealthStatus(_Record):
             message=message,
             last_check=time() if last_check is None else float(last_check),
             response_time=float(response_time),
-            metadata=dict(metadata),
+            metadata=MappingProxyType(dict(metadata)),
         )
 
 
@@ -337,7 +343,7 @@ else:
         }
         unknown = options.keys() - known.keys()
         if unknown:
-            raise TypeError(f"hookimpl has no option {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+            raise TypeError(f"hookimpl has no option {min(unknown)!r}; it has {', '.join(known)}")
 
         def mark(target):
             target.hostkit_impl = {**known, **options}

@@ -65,10 +65,10 @@ def _rows(place: Path, stamps: Stamps) -> Iterator[PluginSpec]:
     for name in sorted(_MANIFESTS):
         stamps.take(str(place / name))
     if manifests:
-        yield _row(spec, place, [place / name for name in manifests])
+        yield _row(spec, place, [place / name for name in manifests], stamps)
 
 
-def _row(spec: PluginSpec, place: Path, manifests: list[Path]) -> PluginSpec:
+def _row(spec: PluginSpec, place: Path, manifests: list[Path], stamps: Stamps) -> PluginSpec:
     path = manifests[0]
     try:
         if len(manifests) > 1:
@@ -81,7 +81,7 @@ def _row(spec: PluginSpec, place: Path, manifests: list[Path]) -> PluginSpec:
         if manifest.entry_point is None:
             raise ValueError("entry_point: is missing; a plugin directory needs module:Class")
         spec = replace(spec, entry_point=manifest.entry_point, version=manifest.version or "")
-        _check_module(spec.entry_point.partition(":")[0].partition(".")[0], place)
+        _check_module(spec.entry_point.partition(":")[0].partition(".")[0], place, stamps)
     except HostkitError as error:
         return replace(spec, error=error)
     except (Unreadable, ValueError) as error:
@@ -91,13 +91,14 @@ def _row(spec: PluginSpec, place: Path, manifests: list[Path]) -> PluginSpec:
     return replace(spec, manifest_path=path, manifest_data=data)
 
 
-def _check_module(top: str, place: Path) -> None:
+def _check_module(top: str, place: Path, stamps: Stamps) -> None:
     """Make sure that it is this directory's module that an import will find."""
     found = PathFinder.find_spec(top, [str(place)])
     if found is None:
         raise ValueError(f"entry_point: there is no module {top!r} in {_shown(place)}")
     origins = [found.origin] if found.origin is not None else list(found.submodule_search_locations or ())
     for origin in origins:
+        stamps.take(origin)
         _check_trusted(Path(origin), place.parent)
     elsewhere = origin_of(top)
     if elsewhere and elsewhere not in map(os.path.realpath, origins):

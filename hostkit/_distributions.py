@@ -25,6 +25,7 @@ from ._spec import PluginSpec
 from ._stamps import Stamps, search_path
 
 _DISTRIBUTION_NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
+_LONGEST_TARGET = 500
 
 
 def installed(group: str, stamps: Stamps) -> Iterator[PluginSpec]:
@@ -76,12 +77,15 @@ def _basename(distribution: Any) -> str:
 
 
 def _distributions(stamps: Stamps, **query: str) -> Iterator[Any]:
-    for place in search_path():
-        if not query:
-            _stamp_place(place, stamps)
-        found = importlib_metadata.distributions(path=[place], **query)
-        # The order of a directory is no order.
-        yield from sorted(found, key=lambda each: str(getattr(each, "_path", "")))
+    try:
+        for place in search_path():
+            if not query:
+                _stamp_place(place, stamps)
+            found = importlib_metadata.distributions(path=[place], **query)
+            # The order of a directory is no order.
+            yield from sorted(found, key=lambda each: str(getattr(each, "_path", "")))
+    finally:
+        importlib_metadata.MetadataPathFinder.invalidate_caches()  # which would hold archives open
 
 
 def _stamp_place(place: str, stamps: Stamps) -> None:
@@ -175,10 +179,11 @@ class _Offer:
         module, colon, attribute = target.partition(":")
         try:
             checked_name(name)
-            if not all(part.isidentifier() for part in (*module.split("."), *(attribute.split(".") if colon else ()))):
+            parts = [*module.split("."), *(attribute.split(".") if colon else ())]
+            if len(target) > _LONGEST_TARGET or not all(part.isidentifier() for part in parts):
                 raise ValueError(f"its entry point is {value[:200]!a}; expected module:Class")
         except ValueError as error:
-            return cls(name, target, Package(""), str(error))
+            return cls(name, printable(target), Package(""), str(error))
         return cls(name, target, package_of(module))
 
 

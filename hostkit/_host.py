@@ -127,7 +127,7 @@ class Host(_Around):
         with record.lock:
             if isolation is not None and record.lane is None:
                 record.wished = isolation
-            if record.lane is None:
+            if record.lane is None or self._closed:
                 self._loader.load(record)
             elif isolation is not None and record.lane.decided.isolation != isolation:
                 raise ConfigError(
@@ -194,7 +194,10 @@ class Host(_Around):
         return lane.gate.wait_empty(Deadline.after(timeout))
 
     def close(self, timeout: float | None = None) -> None:
-        """Let running calls end within ``timeout`` seconds (10), then close every plugin, the last one loaded first. Idempotent."""
+        """Let running calls end within ``timeout`` seconds (10), then close every plugin, the last one loaded first. Idempotent.
+
+        Where ``timeout`` is given the plugins together have as long again for their own ``close``, else each has its ``close_timeout``.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -210,8 +213,9 @@ class Host(_Around):
         for _, lane in lanes:
             lane.gate.shut()
         self.submitter.close()
+        closed = Deadline.after(None if timeout is None else 2.0 * timeout)
         for record, lane in lanes:
-            self._loader.end(record, lane, deadline, timeout)
+            self._loader.end(record, lane, deadline, closed.wait())
         self._loader.monitor.stop()
 
     def forget(self) -> None:
@@ -226,8 +230,10 @@ class Host(_Around):
 
     def __del__(self) -> None:
         if not self._closed and not self._loader.forked:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close(0.0)
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # a filter may turn the warning into an error
+                self.close(0.0)
 
     def __repr__(self) -> str:
         return f"Host({self.app!r}, loaded={[record.name for record in self._loader.loaded]!r})"

@@ -32,7 +32,7 @@ class Idle(Generic[T]):
         with self._lock:
             if self._things:
                 return self._things.pop()
-            waiter = self._enqueue(_ThreadWaiter())
+            waiter: _ThreadWaiter[T] = self._enqueue(_ThreadWaiter())
         waiter.wait(deadline)
         return self._taken(waiter)
 
@@ -41,7 +41,7 @@ class Idle(Generic[T]):
         with self._lock:
             if self._things:
                 return self._things.pop()
-            waiter = self._enqueue(_LoopWaiter())
+            waiter: _LoopWaiter[T] = self._enqueue(_LoopWaiter())
         try:
             await waiter.wait(deadline)
         except asyncio.CancelledError:

@@ -73,7 +73,7 @@ class Loader:
                 return self._records[name]
             specs = self._index.look()
             if not isinstance(name, str) or name not in specs:
-                raise PluginNotFound(_not_found(name, specs, self._group))
+                raise PluginNotFound(not_found(name, specs, self._group))
             return self._new_record(name)
 
     def register(self, name: str, target: object) -> Record:
@@ -93,7 +93,7 @@ class Loader:
     def load(self, record: Record) -> Lane:
         """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
         with record.lock:
-            if record.lane is not None:
+            if record.lane is not None and not self.closed:
                 return record.lane
             specs = self._offered()
             self._load_required(record, specs)
@@ -133,10 +133,8 @@ class Loader:
         self.forked = True
         self._lock = threading.RLock()
         for record in self._records.values():
-            lane, record.lane = record.lane, None
-            forget = getattr(lane.backend, "forget", None) if lane is not None else None
-            if forget is not None:
-                forget()
+            record.lane = None
+            record.lock = threading.RLock()
         self.hooks.forget()
         self.monitor.forget()
 
@@ -178,7 +176,7 @@ class Loader:
         if record.target is None:
             spec = specs.get(record.name)
             if spec is None:
-                raise PluginNotFound(_not_found(record.name, specs, self._group))
+                raise PluginNotFound(not_found(record.name, specs, self._group))
             record.spec = reread(spec, self._group, self.config.discovery.paths)
             record.manifest = record.spec.manifest
         decided = decide(record.name, record.manifest, record.config, record.wished)
@@ -243,7 +241,8 @@ def where_it_runs(decided: Decided) -> dict[str, Any]:
     return found
 
 
-def _not_found(name: object, specs: Mapping[str, PluginSpec], group: str) -> str:
+def not_found(name: object, specs: Mapping[str, PluginSpec], group: str) -> str:
+    """Return the words for a name that is no plugin's, with the nearest name that is."""
     near = difflib.get_close_matches(str(name), specs, 1)
     shown = str(name).encode("unicode_escape", "backslashreplace").decode()[:200]
     if near:

@@ -30,6 +30,11 @@ class PluginSpec:
     error: HostkitError | None = None
     manifest_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            # It is kept for long, and its frames would keep whatever they had open.
+            self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
+
     @property
     def manifest(self) -> Manifest:
         """What the plugin declares; all defaults where it ships no manifest. Raises ``ManifestError`` for a wrong one."""

@@ -610,14 +610,15 @@ def test_a_host_takes_no_notice_of_other_groups(install, install_demo, demo):
 
 
 @pytest.fixture
-def plugins(tmp_path):
+def plugins(tmp_path, site, monkeypatch):
     """A directory of plugin directories."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
     place = tmp_path / "plugins"
     place.mkdir()
     return place
 
 
-def add(plugins, name, *, entry_point=None, source=TRACED, file="plugin.toml", manifest=""):
+def add(plugins, name, *, entry_point="", source=TRACED, file="plugin.toml", manifest=""):
     """Write a plugin directory whose module is called like it."""
     home = plugins / name
     home.mkdir()
@@ -631,8 +632,7 @@ def configured(*paths):
     return {"discovery": {"paths": list(map(str, paths))}}
 
 
-def test_a_plugin_directory_is_found_and_runs(demo, plugins, traces, isolation, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_a_plugin_directory_is_found_and_runs(demo, plugins, traces, isolation):
     home = add(plugins, "calc", manifest='version = "1.5"\ndescription = "found"')
     host = demo(**configured(plugins))
     spec = host.specs["calc"]
@@ -671,8 +671,8 @@ def test_a_path_that_is_missing_or_no_directory_is_a_row(demo, plugins, tmp_path
         ("plugin.toml", 'entry_point = "nothing:P"', "entry_point: there is no module 'nothing'"),
         ("plugin.toml", 'entry_point = "json:P"', "the name of module 'json' is taken"),
         ("plugin.toml", 'entry_point = "../code:P"', "entry_point: expected module:Class"),
-        ("plugin.toml", 'entry_point = "code:P"\nname = "a b"', "name: "),
-        ("plugin.toml", 'entry_point = "code:P"\nnmae = "x"', "did you mean 'name'"),
+        ("plugin.toml", 'entry_point = "its_code:P"\nname = "a b"', "name: "),
+        ("plugin.toml", 'entry_point = "its_code:P"\nnmae = "x"', "did you mean 'name'"),
         ("plugin.json", "{", "Expecting"),
         ("plugin.yaml", "a: *b", "alias"),
         ("plugin.yaml", "a: !!python/name:os.system", "tag"),
@@ -683,7 +683,7 @@ def test_a_plugin_directory_with_a_wrong_manifest_is_a_row(demo, plugins, traces
     home = plugins / "calc"
     home.mkdir()
     (home / file).write_text(text)
-    for module in ("code", "json"):
+    for module in ("its_code", "json"):
         (home / f"{module}.py").write_text(textwrap.dedent(TRACED))
     specs = demo(**configured(plugins)).specs
     assert specs["good"].error is None
@@ -695,8 +695,8 @@ def test_a_plugin_directory_with_a_wrong_manifest_is_a_row(demo, plugins, traces
 
 
 def test_a_directory_whose_name_is_none_needs_one_in_its_manifest(demo, plugins):
-    add(plugins, "named here", entry_point="code:P", manifest='name = "named"')
-    (plugins / "named here" / "code.py").touch()
+    add(plugins, "named here", entry_point="its_code:P", manifest='name = "named"')
+    (plugins / "named here" / "its_code.py").touch()
     add(plugins, "line\nbreak", entry_point="code:P")
     specs = demo(**configured(plugins)).specs
     assert specs["named"].error is None
@@ -815,8 +815,7 @@ def test_a_module_that_an_installed_one_would_hide_is_a_duplicate_or_taken(demo,
     assert f"the name of module 'shared' is taken by {site / 'shared.py'}" in str(error)
 
 
-def test_a_plugin_directory_may_hold_a_package(demo, plugins, isolation, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_a_plugin_directory_may_hold_a_package(demo, plugins, isolation):
     home = add(plugins, "calc", entry_point="calc_package.inner:P")
     package(home, "calc_package", "")
     (home / "calc_package" / "inner.py").write_text("class P:\n    def execute(self, ctx, request):\n        return request\n")

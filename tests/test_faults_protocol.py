@@ -45,7 +45,7 @@ def rss():
         frame(timeout=-1.0),
         frame(sizes=(0, 0xFFFFFFFF, 0)),
         frame(sizes=(0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)),
-        frame(sizes=(0, (64 << 20) + 1, 0)),
+        frame(sizes=(0, (64 << 20) + 8192, 0)),
     ],
     ids=[
         "text",
@@ -76,7 +76,7 @@ def test_bytes_that_are_no_frame_are_a_protocol_error_and_end_the_worker(faulty_
 
 
 @pytest.mark.parametrize("kind", [PING, CALL, READY, GOODBYE])
-def test_a_frame_out_of_turn_is_a_protocol_error(faulty_worker, kind, monkeypatch):
+def test_a_frame_out_of_turn_is_a_protocol_error(faulty_worker, kind):
     bad = faulty_worker()
     # The id of the call itself: the next number of its host.
     number = next(bad.host._loader._numbers)
@@ -128,7 +128,7 @@ def test_an_error_frame_full_of_nonsense_is_still_a_failed_call(faulty_worker):
         bad.host.reload("bad")
 
 
-@pytest.mark.parametrize("size", [1, 2, 20, 36, 39])
+@pytest.mark.parametrize("size", [1, 2, 20, 35, 36])
 def test_a_frame_that_is_cut_off_by_an_exit_is_an_exit(faulty_worker, size):
     faulty_worker().fails(WorkerExited, "write_channel", data=frame()[: 2 * size], then="exit", stays=False)
 
@@ -142,7 +142,7 @@ def test_a_frame_that_is_never_finished_is_a_timeout(faulty_worker, size):
 
 def test_a_frame_that_comes_byte_by_byte_has_the_one_deadline_of_the_whole(faulty_worker):
     bad = faulty_worker(cancel_grace=0.1)
-    data = frame(payload=b"1" * 1000, call_id=NOBODY)
+    data = frame(payload=b"x" * 1000).replace("7878", "7a7a")
     started = time.monotonic()
     bad.fails(CallTimeout, "trickle", data=data, pause=0.02, timeout=0.4, stays=False)
     assert time.monotonic() - started < 5.0
@@ -161,7 +161,7 @@ def test_a_channel_closed_after_half_a_frame_is_a_protocol_error(faulty_worker):
 
 
 def test_a_closed_control_socket_costs_the_worker_and_one_typed_error_at_most(faulty_worker):
-    bad = faulty_worker()
+    bad = faulty_worker(heartbeat={"interval": 0.2})
     pid = bad.pid
     with pytest.raises((ProtocolError, WorkerExited)):
         bad.call("close_control", seconds=20)

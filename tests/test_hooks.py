@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import importlib
 import math
 import sys
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Literal, NewType, Optional, TypedDict
 
 import pluggy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 import hostkit
 from hostkit import hookimpl, hookspec
@@ -476,6 +481,7 @@ def test_the_implementations_can_be_listed(app, offer, isolation):
         app.load(name, isolation=isolation)
     assert [impl.plugin_name for impl in app.hook.each.get_hookimpls()] == ["a", "b"]
     assert app.hook.each.get_hookimpls()[0].function(text="x") == "xa"
+    assert (repr(app.hook.each), "each, first" in repr(app.hook) or "first, each" in repr(app.hook)) == ("<hook each>", True)
     assert app.hook.each.name == "each"
     assert (app.hook.each.is_historic(), app.hook.configured.is_historic()) == (False, True)
 
@@ -699,6 +705,19 @@ def test_a_wrapper_sees_what_an_extra_function_raises_and_may_turn_it_into_a_res
         app.register(wrapping(options, body), name=name)
         assert app.hook.each.call_extra([extra], {"text": ""}) == ["rescued"]
         app.unload(name)
+
+
+def test_an_interrupt_in_a_wrapper_goes_through(app):
+    def interrupted(self):
+        import signal
+
+        yield
+        signal.raise_signal(signal.SIGINT)
+
+    app.register(plain("inner"), name="inner")
+    app.register(wrapping({"wrapper": True}, interrupted), name="interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        app.hook.each(text="")
 
 
 def test_a_wrapper_that_fails_over_an_inner_error_does_not_hide_it(app, log):
@@ -940,6 +959,63 @@ def test_a_cancelled_task_that_told_a_worker_of_history_leaves_the_worker_usable
     assert app.execute("slow", 2) == 2
 
 
+WAITING = """
+    import os
+    import threading
+
+    class P(Plugin):
+        def __init__(self):
+            self.heard = []
+
+        @hookimpl
+        def configured(self, settings):
+            self.heard.append(settings["key"])
+            self.wait_for(settings.get("until"))
+
+        def execute(self, ctx, request):
+            self.wait_for(request)
+            return self.heard
+
+        def wait_for(self, file):
+            open(f"{file}.begun", "w").close() if file else None
+            while file and not os.path.exists(file):
+                threading.Event().wait(0.005)
+"""
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_historic_call_that_found_no_free_worker_is_heard_later_all_the_same(specs, new_host, offer, tmp_path, concurrency):
+    offer("plugin", WAITING, manifest=f"concurrency = {concurrency}")
+    host = new_host("app", hookspecs=[specs], config={"plugins": {"plugin": {"timeout": "300ms"}}})
+    host.load("plugin", isolation="process")
+    go_on = tmp_path / "go-on"
+    with ThreadPoolExecutor(concurrency) as threads:
+        if concurrency == 1:
+            held = threads.submit(host.execute, "plugin", str(go_on), timeout=20)
+        else:  # the worker is hearing another one
+            host.hook.configured.call_historic(kwargs={"settings": {"key": "zero"}})
+            handle = host._records["plugin"].lane.backend
+            link = handle.supervisor.any_link()
+            link.hearing.acquire()
+        try:
+            if concurrency == 1:
+                assert _until((tmp_path / "go-on.begun").exists)
+            with pytest.raises(hostkit.Busy):
+                host.hook.configured.call_historic(kwargs={"settings": {"key": "one"}})
+            if concurrency == 2:
+                with pytest.raises(hostkit.Busy):
+                    host.execute("plugin", None)
+        finally:
+            go_on.touch()
+            if concurrency == 1:
+                held.result(20)
+            else:
+                link.hearing.release()
+    assert host.execute("plugin", None, timeout=20) == (["one"] if concurrency == 1 else ["zero", "one"])
+    host.hook.configured.call_historic(kwargs={"settings": {"key": "two"}})
+    assert host.execute("plugin", None, timeout=20)[-2:] == ["one", "two"]
+
+
 def test_a_reloaded_plugin_hears_everything_again_before_its_first_call(app, offer):
     offer("plugin", CONFIGURED)
     app.load("plugin")
@@ -1131,6 +1207,99 @@ def test_an_isolated_implementation_must_say_what_it_takes_where_json_would_chan
     ):
         offer("plugin", source.format(signature))
         app.reload("plugin", isolation="process")
+
+
+class Options(TypedDict, total=False):
+    name: str
+    more: list["Options"]
+
+
+class Dated(TypedDict):
+    when: date
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+UserName = NewType("UserName", str)
+PLAIN = [
+    str,
+    Any,
+    float | None,
+    Optional[int],
+    list[dict[str, bool]],
+    Mapping[str, Sequence[int]],
+    dict,
+    list,
+    Literal["a", 1],
+    Annotated[str, "a note"],
+    Annotated[int, Field(gt=0)],
+    UserName,
+    Options,
+]
+CHANGED = [set[int], tuple[int, ...], date, dict[int, str], Colour, list[date], str | date, Dated, Annotated[date, "a note"]]
+
+
+def hooks_with(annotations):
+    """Hookspecs ``hook0``, ``hook1`` ..., each with an argument of one type."""
+    members = {}
+    for number, annotation in enumerate(annotations):
+
+        def hook(self, value): ...
+
+        hook.__name__ = f"hook{number}"
+        hook.__annotations__ = {"value": annotation}
+        members[hook.__name__] = hookspec(hook)
+    return type("Specs", (), members)
+
+
+def test_json_types_need_no_annotation_in_an_isolated_implementation(new_host, offer):
+    host = new_host("app", hookspecs=[hooks_with(PLAIN)])
+    offer(
+        "plugin",
+        "class P:\n" + "".join(f"    @hookimpl\n    def hook{number}(self, value): return value\n" for number in range(len(PLAIN))),
+    )
+    host.load("plugin", isolation="process")
+    assert host.hook.hook4(value=[{"a": True}]) == [[{"a": True}]]
+    assert host.hook.hook12(value={"name": "n", "more": [{}]}) == [{"name": "n", "more": [{}]}]
+
+
+@pytest.mark.parametrize("number", range(len(CHANGED)), ids=[str(each) for each in CHANGED])
+def test_other_types_need_one(new_host, offer, number):
+    host = new_host("app", hookspecs=[hooks_with(CHANGED)])
+    offer("plugin", f"class P:\n    @hookimpl\n    def hook{number}(self, value): return None")
+    with pytest.raises(hostkit.PluginLoadError, match="annotate value in the implementation"):
+        host.load("plugin", isolation="process")
+
+
+class Opaque:
+    pass
+
+
+class Holder(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    opaque: Opaque
+
+
+class HandMade(BaseModel):
+    when: Annotated[Any, PlainValidator(str), PlainSerializer(str)] = object()
+
+
+def test_a_model_with_a_part_that_is_no_data_is_refused_and_one_that_knows_how_to_write_it_is_not(new_host, offer):
+    annotations = [Holder, list[Holder], HandMade, list[HandMade]]
+    host = new_host("app", hookspecs=[hooks_with(annotations)])
+    for number, annotation in enumerate(annotations):
+        offer(
+            f"plugin{number}",
+            f"class P:\n    @hookimpl\n    def hook{number}(self, value: {'dict' if number % 2 == 0 else 'list'}): return [value]",
+        )
+        if number < 2:
+            with pytest.raises(hostkit.PluginLoadError, match="its argument 'value' is no data"):
+                host.load(f"plugin{number}", isolation="process")
+        else:
+            host.load(f"plugin{number}", isolation="process")
+    assert host.hook.hook2(value=HandMade(when=1)) == [[{"when": "1"}]]
 
 
 def test_an_annotation_of_an_isolated_implementation_that_can_not_be_read_is_refused(app, offer):
@@ -1425,6 +1594,8 @@ def test_one_error_is_raised_as_itself_after_the_others_ran(app, failing, isolat
     assert (error.plugin, error.remote_type, error.remote_message) == ("b", "ValueError", "of b")
     assert "raise ValueError('of b')" in error.remote_traceback
     assert "in its implementation of the hook each" in error.__notes__
+    with pytest.raises(hostkit.PluginFailed, match="of b"):
+        app.hook.each.get_hookimpls()[-1].function(text="")
 
 
 def test_several_errors_are_raised_together(app, failing, isolation):

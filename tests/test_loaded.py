@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import textwrap
 import types
 import typing
 import warnings
@@ -41,7 +42,7 @@ def module(monkeypatch):
     def make(source, name="made_module"):
         made = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, made)
-        exec(inspect.cleandoc(source), made.__dict__)
+        exec(textwrap.dedent(source), made.__dict__)
         return made
 
     return make

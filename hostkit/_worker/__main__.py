@@ -1,24 +1,29 @@
-"""Where a worker begins: ``python -I -S .../hostkit/_worker FD``, FD being the control socket.
+"""Where a worker begins: ``python -I -S .../hostkit/_worker/__main__.py FD``, FD being the control socket.
 
 It loads the host's own hostkit by path, so that host and worker never differ in protocol and a virtual environment without
 hostkit can run a worker too, and hands over to ``_boot``.
 """
 
+from __future__ import annotations
+
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def _load_hostkit():  # type: ignore[no-untyped-def]
+
+def _load_hostkit() -> None:
     from importlib.machinery import SourceFileLoader
 
-    # Frozen importlib's own pieces: importlib.util costs milliseconds.
-    from _frozen_importlib import ModuleSpec, _load
-
+    # importlib's own pieces, which are here already: importlib.util costs milliseconds.
+    importer: Any = __import__("_frozen_importlib")
     here = __file__.rpartition("/")[0].rpartition("/")[0]
-    spec = ModuleSpec("hostkit", SourceFileLoader("hostkit", here + "/__init__.py"), origin=here + "/__init__.py", is_package=True)
+    origin = here + "/__init__.py"
+    spec = importer.ModuleSpec("hostkit", SourceFileLoader("hostkit", origin), origin=origin, is_package=True)
     spec.submodule_search_locations.append(here)
-    spec.cached = None
     spec.has_location = True
-    _load(spec)
+    importer._load(spec)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from .._errors import CallCancelled
 from ._frames import END, HOOK, ITEM, RESULT, Assembler, FrameError, parts
 from ._loaded import COROUTINE
 from ._loop import REQUEST_CAP, decoded
@@ -56,13 +57,19 @@ async def _answer(server: Server, channel: socket.socket, frame: Frame) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
+
+    def stop() -> None:
+        # Not once it sends its answer: the host couldn't make anything of half a frame.
+        if server.runs(frame.call_id):
+            task.cancel()
+
     # A hook's thread can't be stopped: one that goes on after its deadline gets the worker replaced.
-    stop = None if frame.flags & HOOK else lambda: loop.call_soon_threadsafe(task.cancel)
-    context = server.begin(frame, stop)
+    context = server.begin(frame, None if frame.flags & HOOK else lambda: loop.call_soon_threadsafe(stop))
     try:
         last = await _run(server, channel, frame, context)
     except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
-        last = server.failed(frame.call_id, error)
+        given_up = context.cancelled and isinstance(error, asyncio.CancelledError)
+        last = server.failed(frame.call_id, CallCancelled("it was cancelled") if given_up else error)
     finally:
         server.end(frame.call_id)
     await loop.sock_sendall(channel, b"".join(last))

@@ -157,6 +157,10 @@ class Server:
             _limits.allow_cpu(self._cpu_seconds, time.process_time())
         return context
 
+    def runs(self, call_id: int) -> bool:
+        """Whether a call has not ended."""
+        return call_id in self._running
+
     def end(self, call_id: int) -> None:
         """Forget a call that has ended."""
         self._running.pop(call_id, None)

@@ -32,7 +32,7 @@ def capture(fd: int) -> None:
     pipe = _Pipe(fd)
     sys.stdout = _Lines(pipe, "stdout", 1)
     sys.stderr = _Lines(pipe, "stderr", 2)
-    sys.meta_path.insert(0, _ImportWatch({"logging": _wire_logging, "loguru": _wire_loguru}, pipe))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _ImportWatch({"logging": _wire_logging, "loguru": _wire_loguru}, pipe))
 
 
 class _Pipe:

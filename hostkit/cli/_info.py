@@ -11,7 +11,8 @@ from .._config import PluginConfig
 from .._decided import Decided, decide
 from .._discovery import reread
 from .._errors import PluginNotFound
-from .._host import Host, _not_found
+from .._host import Host
+from .._loader import not_found
 from .._manifest import Manifest
 from .._spec import PluginSpec
 from . import _status
@@ -43,7 +44,7 @@ def verb(session: Session, name: str, isolation: str | None, static: bool) -> in
 def _static(session: Session, name: str, isolation: str | None) -> dict[str, Any]:
     specs = session.specs
     if name not in specs:
-        raise PluginNotFound(_not_found(name, specs, session.group))
+        raise PluginNotFound(not_found(name, specs, session.group))
     spec = reread(specs[name], session.group, session.config.discovery.paths)
     manifest, config = spec.manifest, session.config.plugin(name)
     return _described(spec, manifest, config, decide(name, manifest, config, isolation), {})
