@@ -8,6 +8,7 @@ What is broken is a row with its error; the others are found all the same.
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ def reread(spec: PluginSpec, group: str, paths: Sequence[Path]) -> PluginSpec:
     Raises ``PluginLoadError`` where it no longer is, and whatever is wrong with it.
     """
     if spec.error is not None:
-        raise spec.error.with_traceback(None)
+        raise copy.copy(spec.error)  # whose traceback isn't kept with the spec
     if spec.directory is None:
         rows, where = offered_by(spec.distribution, group), f"distribution {spec.distribution!r} offers no such plugin"
     else:

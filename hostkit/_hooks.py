@@ -89,8 +89,9 @@ class Hooks:
                 self._manager = self._new_manager()
 
     def forget(self) -> None:
-        """Disarm the relay in a fork of the host's process."""
+        """Disarm the relay in a fork of the host's process, without the lock: the thread that held it may not be here."""
         self._forked = True
+        self._lock = threading.Lock()
 
     # Below: what the hooks ask for.
 

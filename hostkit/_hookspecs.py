@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from ._errors import ConfigError
@@ -17,6 +18,7 @@ from ._worker._annotations import is_missing
 from ._worker._codec import codec_for
 from ._worker._data import DataError, found
 from ._worker._hookimpls import under
+from ._worker._models import ModelCodec
 from ._worker._signature import parameters
 
 if TYPE_CHECKING:
@@ -176,11 +178,9 @@ def _arguments(space: object, raw: object, function: Callable[..., Any]) -> list
 
 def _checked_codec(hint: Any) -> Any:
     codec = codec_for(hint)
-    schema = getattr(codec, "adapter", None) or (hint if hasattr(hint, "model_json_schema") else None)
-    if schema is not None:
-        write = getattr(schema, "json_schema", None) or schema.model_json_schema
+    if isinstance(codec, ModelCodec):
         try:
-            write(mode="serialization", schema_generator=_Writable)
+            TypeAdapter(hint).json_schema(mode="serialization", schema_generator=_Writable)
         except Exception as error:  # pydantic's several ways of saying that a type has no JSON
             raise TypeError(str(error).partition("\n")[0]) from None
     return codec

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+from hostkit._worker._frames import RESULT, parts
+
 
 def control():
     """Return the descriptor of the worker's control socket."""
@@ -54,6 +56,10 @@ RAISED = {
 class P:
     def execute(self, ctx, request):
         arguments = dict(request)
+        begun = arguments.pop("begun", None)
+        if begun is not None:
+            with open(begun, "w"):
+                pass
         return getattr(self, arguments.pop("op"))(ctx, **arguments)
 
     def fine(self, ctx):
@@ -191,6 +197,17 @@ class P:
 
     def write_control(self, ctx, data, then="sleep"):
         os.write(control(), bytes.fromhex(data))
+        self.after(then)
+
+    def answer_twice(self, ctx):
+        """Answer by hand, two times, and once more in order."""
+        for word in ("first", "second"):
+            os.write(channels()[0], b"".join(parts(RESULT, ctx._request_id, f'"{word}"'.encode())))
+        return "third"
+
+    def answer_with(self, ctx, kind, meta, then):
+        """Answer by hand with a frame of any kind."""
+        os.write(channels()[0], b"".join(parts(kind, ctx._request_id, b"", meta=bytes.fromhex(meta))))
         self.after(then)
 
     def after(self, then):

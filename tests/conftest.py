@@ -6,7 +6,9 @@ import functools
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +156,26 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 class Faulty:
     """A host with a plugin that misbehaves on demand (``bad_plugin.py``), and a neighbour that must not notice."""
 
-    def __init__(self, host: hostkit.Host, isolation: str, log: list[dict[str, Any]]) -> None:
+    def __init__(self, host: hostkit.Host, isolation: str, log: list[dict[str, Any]], place: Path) -> None:
         self.host = host
         self.isolation = isolation
+        self._place = place
         self._log = log
         self._numbers = itertools.count(1)
 
     def call(self, op: str, *, timeout: float | None = None, **arguments: Any) -> Any:
         return self.host.execute("bad", {"op": op, **arguments}, timeout=timeout)
+
+    def begin(self, op: str, *, request_id: str | None = None, **arguments: Any) -> Future[Any]:
+        """Submit a call and return when the plugin has begun with it."""
+        begun = self._place / f"begun-{next(self._numbers)}"
+        call = self.host.submit("bad", {"op": op, "begun": str(begun), **arguments}, request_id=request_id)
+        end = time.monotonic() + 10.0
+        while not begun.exists():
+            assert time.monotonic() < end
+            assert not call.done(), call.exception()
+            time.sleep(0.005)
+        return call
 
     @property
     def pid(self) -> int:
@@ -196,7 +210,7 @@ class Faulty:
 
 @pytest.fixture
 def make_faulty(
-    install: Callable[..., str], new_host: Callable[..., hostkit.Host], log: list[dict[str, Any]]
+    install: Callable[..., str], new_host: Callable[..., hostkit.Host], log: list[dict[str, Any]], tmp_path: Path
 ) -> Callable[..., Faulty]:
     """Install and load the plugin "bad" and its neighbour, with the operator's settings of the bad one."""
 
@@ -206,7 +220,7 @@ def make_faulty(
         host = new_host(config={"plugins": {"bad": settings}})
         host.load("neighbour", isolation=isolation)
         host.load("bad", isolation=isolation)
-        return Faulty(host, isolation, log)
+        return Faulty(host, isolation, log, tmp_path)
 
     return make
 

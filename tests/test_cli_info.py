@@ -121,7 +121,7 @@ def test_health_is_an_exit_status(cli, install_demo, cli_place, isolation, statu
     found = json.loads(result.stdout)["plugin"]
     assert found["isolation"] == isolation
     assert found["status"] == ("unhealthy" if status == "raises" else status)
-    assert ("ValueError: ill" if status == "raises" else "so so") in found["message"]
+    assert ("raised ValueError in health: ill" if status == "raises" else "so so") in found["message"]
     for_people = cli("health")
     assert for_people.exit_code == exit_code
     assert for_people.stdout.split()[:3] == ["plugin", found["status"], isolation]

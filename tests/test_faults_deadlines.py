@@ -85,7 +85,7 @@ def test_an_in_process_call_over_its_deadline_is_a_timeout_when_it_returns(make_
 
 def test_an_innocent_sibling_call_is_untouched_when_its_worker_is_replaced(faulty_worker):
     bad = faulty_worker(concurrency=2, cancel_grace=0.1)
-    sibling = bad.host.submit("bad", {"op": "sleep", "seconds": 1.0})
+    sibling = bad.begin("sleep", seconds=1.0)
     with pytest.raises(CallTimeout):
         bad.call("sleep", seconds=60, timeout=0.2)
     until(lambda: bad.pid, 5)  # answered by the new worker while the old one still has its sibling
@@ -96,7 +96,7 @@ def test_an_innocent_sibling_call_is_untouched_when_its_worker_is_replaced(fault
 def test_an_innocent_sibling_keeps_its_worker_when_the_late_call_gives_in(faulty_worker):
     bad = faulty_worker(concurrency=2)
     pid = bad.pid
-    sibling = bad.host.submit("bad", {"op": "sleep", "seconds": 0.5})
+    sibling = bad.begin("sleep", seconds=0.5)
     with pytest.raises(CallTimeout):
         bad.call("wait_for_cancel", seconds=60, timeout=0.1)
     assert sibling.result(5) == "slept"
@@ -158,8 +158,7 @@ def test_a_worker_that_reads_slowly_has_the_one_deadline_of_the_whole_request(in
 
 def test_what_crosses_is_the_time_that_is_left_when_the_call_is_sent(faulty_worker):
     bad = faulty_worker()
-    busy = bad.host.submit("bad", {"op": "sleep", "seconds": 0.5})
-    until(lambda: not bad.host._loader.record("bad").lane.backend.supervisor.idle._things)
+    busy = bad.begin("sleep", seconds=0.5)
     left = bad.call("remaining", timeout=5.0)
     assert busy.result() == "slept"
     assert left < 4.7
@@ -175,8 +174,7 @@ def test_a_timeout_of_zero_is_already_over(faulty):
 
 def test_waiting_for_a_busy_worker_is_a_rejection_and_spares_it(faulty):
     bad = faulty(concurrency=1)
-    busy = bad.host.submit("bad", {"op": "sleep", "seconds": 0.6})
-    until(busy.running)
+    busy = bad.begin("sleep", seconds=0.6)
     time_of_start = time.monotonic()
     with pytest.raises(Busy) as caught:
         while not busy.done():

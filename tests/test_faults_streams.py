@@ -159,6 +159,16 @@ def test_a_slow_reader_holds_the_plugin_back(install, host, source):
     assert len(seen(host, ["closed"])) < 200
 
 
+def test_a_stream_closed_in_the_middle_of_a_large_item_keeps_its_worker(install, host, source):
+    install("counting", source)
+    host.load("counting", isolation="process")
+    for _ in range(3):
+        items = host.stream("counting", {"count": 100, "size": 1_000_000})
+        next(items)
+        items.close()
+        assert "whole" not in seen(host, ["closed"])  # which a new worker wouldn't know
+
+
 def test_a_slow_reader_in_process_gets_each_item_when_it_asks(install, host, source):
     install("counting", source)
     host.load("counting", isolation="none")

@@ -983,37 +983,37 @@ WAITING = """
 """
 
 
-@pytest.mark.parametrize("concurrency", [1, 2])
-def test_a_historic_call_that_found_no_free_worker_is_heard_later_all_the_same(specs, new_host, offer, tmp_path, concurrency):
-    offer("plugin", WAITING, manifest=f"concurrency = {concurrency}")
+def test_a_historic_call_that_found_no_free_worker_is_heard_later_all_the_same(specs, new_host, offer, tmp_path):
+    offer("plugin", WAITING)
     host = new_host("app", hookspecs=[specs], config={"plugins": {"plugin": {"timeout": "300ms"}}})
     host.load("plugin", isolation="process")
     go_on = tmp_path / "go-on"
-    with ThreadPoolExecutor(concurrency) as threads:
-        if concurrency == 1:
-            held = threads.submit(host.execute, "plugin", str(go_on), timeout=20)
-        else:  # the worker is hearing another one
-            host.hook.configured.call_historic(kwargs={"settings": {"key": "zero"}})
-            handle = host._records["plugin"].lane.backend
-            link = handle.supervisor.any_link()
-            link.hearing.acquire()
+    with ThreadPoolExecutor(1) as threads:
+        held = threads.submit(host.execute, "plugin", str(go_on), timeout=20)
         try:
-            if concurrency == 1:
-                assert _until((tmp_path / "go-on.begun").exists)
+            assert _until((tmp_path / "go-on.begun").exists)
             with pytest.raises(hostkit.Busy):
                 host.hook.configured.call_historic(kwargs={"settings": {"key": "one"}})
-            if concurrency == 2:
-                with pytest.raises(hostkit.Busy):
-                    host.execute("plugin", None)
         finally:
             go_on.touch()
-            if concurrency == 1:
-                held.result(20)
-            else:
-                link.hearing.release()
-    assert host.execute("plugin", None, timeout=20) == (["one"] if concurrency == 1 else ["zero", "one"])
-    host.hook.configured.call_historic(kwargs={"settings": {"key": "two"}})
-    assert host.execute("plugin", None, timeout=20)[-2:] == ["one", "two"]
+        assert held.result(20) == []
+    assert host.execute("plugin", None, timeout=20) == ["one"]
+
+
+def test_no_other_call_goes_before_the_historic_one_that_a_worker_is_hearing(app, offer, tmp_path):
+    offer("plugin", WAITING, manifest="concurrency = 2")
+    app.load("plugin", isolation="process")
+    go_on = tmp_path / "go-on"
+    with ThreadPoolExecutor(1) as threads:
+        heard = threads.submit(app.hook.configured.call_historic, kwargs={"settings": {"key": "one", "until": str(go_on)}})
+        try:
+            assert _until((tmp_path / "go-on.begun").exists)
+            with pytest.raises(hostkit.Busy):
+                app.execute("plugin", None, timeout=0.1)
+        finally:
+            go_on.touch()
+        heard.result(20)
+    assert app.execute("plugin", None) == ["one"]
 
 
 def test_a_reloaded_plugin_hears_everything_again_before_its_first_call(app, offer):
@@ -1636,25 +1636,24 @@ def test_a_hook_that_hangs_in_an_async_worker_gets_it_replaced(specs, new_host, 
     offer(
         "hanging",
         """
-        import time
+        import os, time
 
         class P:
             async def execute(self, ctx, request):
-                return request
+                return os.getpid()
 
             @hookimpl
             def each(self, text):
-                while text == "hang":
+                while True:
                     time.sleep(0.01)
-                return "back"
         """,
     )
     host = new_host("app", hookspecs=[specs], config={"plugins": {"hanging": {"timeout": "200ms", "cancel_grace": "100ms"}}})
     host.load("hanging", isolation="process")
-    before = host._loader.record("hanging").lane.backend.supervisor.pids
+    before = host.execute("hanging", None)
     with pytest.raises(hostkit.CallTimeout):
-        host.hook.each(text="hang")
-    assert _until(lambda: set(host._loader.record("hanging").lane.backend.supervisor.pids).isdisjoint(before))
+        host.hook.each(text="")
+    assert _until(lambda: host.execute("hanging", None) != before)
 
 
 def test_an_in_process_implementation_that_is_late_is_reported_when_it_returns(specs, new_host, offer):

@@ -60,22 +60,24 @@ class Historic(Generic[Call]):
                 self._catch_up(link, again)
             return answer(call)
         finally:
-            link.hearing.release()
-            if not added:
+            if added:
+                link.heard += 1
+            else:
                 self.remember(call)
+            link.hearing.release()
 
     def _catch_up(self, link: Link, again: Callable[[Call], object]) -> None:
         while self.missed_by(link):
-            call = self._calls[link.heard]
-            link.heard += 1
-            again(call)
+            try:
+                again(self._calls[link.heard])
+            finally:
+                link.heard += 1  # not before: its other channels wait until it has heard
 
     def _added(self, link: Link, call: Call) -> bool:
         with self._lock:
             if self.missed_by(link):
                 return False
             self._calls.append(call)
-            link.heard += 1
             return True
 
 

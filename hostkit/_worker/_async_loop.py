@@ -87,11 +87,24 @@ async def _run(
     if loaded.kind == COROUTINE:
         return parts(RESULT, frame.call_id, server.encode(frame, await loaded.execute(context, request)))
     stream = loaded.execute(context, request)
-    loop = asyncio.get_running_loop()
     try:
         async for item in stream:
             context.raise_if_cancelled()
-            await loop.sock_sendall(channel, b"".join(parts(ITEM, frame.call_id, server.encode(frame, item))))
+            await _send_whole(channel, parts(ITEM, frame.call_id, server.encode(frame, item)))
     finally:
         await stream.aclose()
     return parts(END, frame.call_id)
+
+
+async def _send_whole(channel: socket.socket, frame: list[bytes]) -> None:
+    """Send a frame to its end, also where the call is cancelled meanwhile: the host couldn't make anything of half a frame."""
+    sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(channel, b"".join(frame)))
+    cancelled = False
+    while not sending.done():
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            cancelled = True
+    sending.result()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -91,7 +91,7 @@ _CONTEXT = "\nDuring handling of the above exception, another exception occurred
 
 
 class _Formatted:
-    """The lines of one exception with everything that hangs on it, up to a number of exceptions."""
+    """The lines of one exception with everything that hangs on it; of groups, up to a number of exceptions."""
 
     def __init__(self) -> None:
         self._left = _MOST_LINKS
@@ -99,8 +99,6 @@ class _Formatted:
     def lines(self, error: BaseException) -> list[str]:
         found: list[str] = []
         for link, heading in _chain(error):
-            if self._left <= 0:
-                return [*found, "[more exceptions left out]\n"]
             self._left -= 1
             found.append(heading)
             found.extend(_guarded(lambda link=link: _stack(link)))  # type: ignore[misc]
@@ -115,10 +113,10 @@ class _Formatted:
             return []
         lines: list[str] = []
         for member in members:
+            if self._left <= 0:
+                return [*lines, "[more exceptions left out]\n"]
             if issubclass(type(member), BaseException):
                 lines.extend(["  +---\n", *(f"  | {line}\n" for line in "".join(self.lines(member)).splitlines())])
-            if self._left <= 0:
-                break
         return lines
 
 

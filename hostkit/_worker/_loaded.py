@@ -254,7 +254,7 @@ def _kind(execute: Any) -> str:
         flags = code.co_flags if code is not None else 0
         if flags & _ASYNC_GENERATOR:
             return ASYNC_GENERATOR
-        if flags & _COROUTINE or hasattr(layer, "_is_coroutine_mark"):  # inspect.markcoroutinefunction
+        if flags & _COROUTINE or hasattr(layer, "_is_coroutine_marker"):  # inspect.markcoroutinefunction
             return COROUTINE
         if flags & _GENERATOR:
             return GENERATOR

@@ -39,9 +39,13 @@ def load(text: str) -> Any:
 def _from_stdin(limit: int) -> Any:
     if sys.stdin is None:
         raise DataError("", "JSON on stdin", "no stdin: it is closed")
-    data = sys.stdin.buffer.read(limit + 1)
-    if len(data) > limit:
-        raise _too_long(limit, "more on stdin")
+    data = bytearray()
+    # Piece by piece: a Ctrl-C that comes between two reads of one long read() would wait for the next byte.
+    read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
+    while piece := read(_PIECE):
+        data += piece
+        if len(data) > limit:
+            raise _too_long(limit, "more on stdin")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -49,6 +53,9 @@ def _from_stdin(limit: int) -> Any:
     if not text.strip():
         raise DataError("", "JSON on stdin", "nothing")
     return load(text)
+
+
+_PIECE = 1 << 20
 
 
 def _from_words(words: Sequence[str]) -> Any:
