@@ -22,22 +22,20 @@ _STEPS: tuple[tuple[float, Callable[[Link], None] | None], ...] = (
 
 def end_all(links: Sequence[Link], deadline: Deadline) -> list[str]:
     """End these workers and return what went wrong, one text a worker."""
-    complaints = []
-    asked = [(link, link.ask(CLOSE)) for link in links if link.ready and not deadline.passed]
-    for _, answer in asked:
-        complaint = _complaint(answer, deadline)
-        if complaint:
-            complaints.append(complaint)
+    asked = {link: link.ask(CLOSE) for link in links if link.ready and not deadline.passed}
+    complaints = {link: _complaint(answer, deadline) for link, answer in asked.items()}
     for link in links:
         link.hang_up(CLOSED)
     waiting = list(links)
     for limit, harder in _STEPS:
         step = deadline.sooner(limit) if harder is not None else Deadline.after(limit)
         waiting = [link for link in waiting if not link.ended.wait(step.wait())]
-        if harder is not None:
-            for link in waiting:
+        for link in waiting:
+            if link in asked:
+                complaints[link] = complaints[link] or "its worker went on after close() and had to be killed"
+            if harder is not None:
                 harder(link)
-    return complaints
+    return [complaint for complaint in complaints.values() if complaint]
 
 
 def _complaint(answer: Future[Frame], deadline: Deadline) -> str:

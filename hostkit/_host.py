@@ -125,10 +125,9 @@ class Host(_Around):
         """
         record = self._loader.record(name)
         with record.lock:
-            if isolation is not None and record.lane is None:
-                record.wished = isolation
-            if record.lane is None or self._closed:
-                self._loader.load(record)
+            if record.lane is None:
+                with record.wishing(isolation):
+                    self._loader.load(record)
             elif isolation is not None and record.lane.decided.isolation != isolation:
                 raise ConfigError(
                     f"plugin {name!r} is loaded with isolation {record.lane.decided.isolation!r}; use reload to change it"
@@ -140,13 +139,8 @@ class Host(_Around):
         Raises as ``load``; then the old one stays.
         """
         record = self._loader.record(name)
-        with record.lock:
-            wished, record.wished = record.wished, isolation or record.wished
-            try:
-                self._loader.reload(record)
-            except BaseException:
-                record.wished = wished
-                raise
+        with record.lock, record.wishing(isolation):
+            self._loader.reload(record)
 
     def unload(self, name: str, *, timeout: float | None = None) -> None:
         """Let a plugin's calls end, within ``timeout`` seconds (10), and close it. Its next call loads it anew."""

@@ -12,6 +12,7 @@ import itertools
 import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,17 @@ class Record:
         self._load = load
         self._numbers = numbers
         self._rate = None if config.rate is None else Rate(config.rate)
+
+    @contextmanager
+    def wishing(self, isolation: str | None) -> Iterator[None]:
+        """Let the application's word on isolation hold, from now on unless the block raises. The caller holds ``lock``."""
+        before = self.wished
+        self.wished = isolation or before
+        try:
+            yield
+        except BaseException:
+            self.wished = before
+            raise
 
     def context(
         self,

@@ -56,9 +56,10 @@ def test_a_plugin_that_could_not_run_is_broken(cli, install_demo, options, kind,
     assert found["text"].startswith(f"{kind}: " if kind else "1.0, isolation none; nothing holds its limits there")
 
 
-def test_two_that_claim_one_name_are_broken(cli, install_demo):
-    install_demo("my-plugin", ECHO)
-    install_demo("My.Plugin", ECHO)
+def test_two_that_claim_one_name_are_broken(cli, install_demo, site):
+    install_demo("one", ECHO)
+    install_demo("two", ECHO)
+    (site / "two-1.0.dist-info" / "entry_points.txt").write_text("[demo.plugins]\none = two:P\n")
     result = cli("doctor")
     assert result.exit_code == 1
     assert "DuplicatePlugin" in result.stdout

@@ -67,8 +67,8 @@ def test_info_tells_what_plugin_manifest_and_host_say(cli, install_demo, isolati
         "workers": 2 if held else None,
         "concurrency": None,
         "timeout": 30.0,
-        "limits": {"memory_bytes": 256 << 20, "open_files": 64},
-        "not_held": [] if held else ["memory_bytes", "open_files"],
+        "limits": {"max_memory_mb": 256, "max_open_files": 64},
+        "not_held": [] if held else ["max_memory_mb", "max_open_files"],
     }
 
 
@@ -82,7 +82,7 @@ def test_info_for_people_is_a_line_for_each_thing_that_is_said(cli, install_demo
     assert lines["distribution.version"] == "1.2.0"
     assert lines["manifest.capabilities"] == "math, more"
     assert lines["runs.isolation"] == isolation
-    assert lines["runs.limits.open_files"] == "64"
+    assert lines["runs.limits.max_open_files"] == "64"
     assert ("nothing can hold the limits" in result.stdout) == (isolation == "none")
 
 
@@ -99,7 +99,7 @@ def test_info_tells_the_operators_word(cli, install_demo, cli_place):
     install_demo("plugin", PLUGIN, manifest=MANIFEST)
     (cli_place / "hostkit.toml").write_text('[plugins.plugin]\nisolation = "process"\ntimeout = "2s"\nworkers = 1\nresources = { max_memory_mb = 128 }\n')
     runs = json.loads(cli("info", "plugin", "--static", "--json").stdout)["runs"]
-    assert (runs["isolation"], runs["timeout"], runs["workers"], runs["limits"]["memory_bytes"]) == ("process", 2.0, 1, 128 << 20)
+    assert (runs["isolation"], runs["timeout"], runs["workers"], runs["limits"]["max_memory_mb"]) == ("process", 2.0, 1, 128)
     refused = cli("info", "plugin", "--static", "--isolation", "none")
     assert (refused.exit_code, refused.stderr.startswith("hostkit: ConfigError: ")) == (2, True)
 

@@ -368,7 +368,7 @@ def test_a_host_forgotten_on_its_own_monitor_thread_ends_its_workers_too(install
     install("echo", ECHO)
     host = hostkit.Host()
     host.load("echo", isolation="process")
-    monitor, box = host._monitor, [host]
+    monitor, box = host._loader.monitor, [host]
     del host
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

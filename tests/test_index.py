@@ -117,7 +117,6 @@ CHANGES = {
     "manifest edited": lambda site, install: keeping_times(site / "calc", lambda: (site / "calc" / "plugin.toml").write_text("tags = ['y']")),
     "manifest removed": lambda site, install: (site / "calc" / "plugin.toml").unlink(),
     "second manifest": lambda site, install: (site / "calc" / "plugin.yaml").write_text("{}"),
-    "link in a manifest's place": lambda site, install: (site / "calc" / "plugin.json").symlink_to("nowhere"),
     "first manifest of a plugin": lambda site, install: (site / "plain" / "plugin.json").write_text('{"description": "new"}'),
     "package hidden by another": lambda site, install: (site.parent / "first" / "calc").mkdir(),
 }

@@ -119,7 +119,7 @@ class Process:
                 frame = channel.receive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
             raise self._broken(channel, context, asked, error) from None
-        self._finish(channel, context, frame)
+        self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._answer(context, frame, shape)
 
@@ -133,7 +133,7 @@ class Process:
                 frame = await channel.areceive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
             raise await self._abroken(channel, context, asked, error) from None
-        self._finish(channel, context, frame)
+        self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._answer(context, frame, shape)
 
@@ -300,12 +300,12 @@ class Process:
             phase="queue",
         )
 
-    def _finish(self, channel: Channel, context: ExecutionContext, frame: Frame) -> None:
+    def _finish(self, channel: Channel, context: ExecutionContext, frame: Frame, *, streaming: bool = False) -> None:
         """Give a channel back whose call has its last frame."""
         if frame.kind == ERROR and self._limited and b'"memory": true' in frame.meta:
             # It answered with its last ballast: what else failed in there nobody knows.
             self.supervisor.recycle(channel, "it reached its memory limit")
-        elif frame.kind in (RESULT, ERROR, END):
+        elif frame.kind in (RESULT, ERROR) or (frame.kind == END and streaming):
             self.supervisor.give(channel)
         else:
             asked = _Asked(frame.call_id, b"", b"", 0)

@@ -79,7 +79,7 @@ def _described(
             "workers": settings.workers if decided.isolation != "none" else None,
             "concurrency": settings.concurrency,
             "timeout": config.timeout,
-            "limits": dict(settings.limits or {}),
+            "limits": manifest.resources.capped(config.resources).model_dump(exclude_none=True),
             "not_held": list(decided.unheld),
         },
     }
