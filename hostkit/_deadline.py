@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -26,8 +27,8 @@ class Deadline:
         return max(0.0, self.at - self._clock())
 
     def wait(self) -> float | None:
-        """Return the seconds left as ``Lock.acquire`` and friends take them: None is for ever."""
-        return None if self.at == math.inf else self.remaining()
+        """Return the seconds left as ``Lock.acquire`` and friends take them: None is for ever, and no more than they can count."""
+        return None if self.at == math.inf else min(self.remaining(), threading.TIMEOUT_MAX)
 
     @property
     def passed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -128,17 +129,20 @@ def _sentence(row: Any, model: type[BaseModel]) -> str:
 def _near(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     *table, key = loc
     paths = list(_paths(model))
-    here = [path[-1] for path in paths if _same_table(path[:-1], table)]
+    here = [path[-1] for path in paths if len(path) == len(loc) and _shared(path, table) == len(table)]
     if near := difflib.get_close_matches(str(key), here, 1):
         return f"; did you mean {near[0]!r}?"
-    elsewhere = {path[-1]: path for path in reversed(paths)}
-    if near := difflib.get_close_matches(str(key), elsewhere, 1):
-        return f"; did you mean {'.'.join(elsewhere[near[0]])!r}?"
+    if near := difflib.get_close_matches(str(key), [path[-1] for path in paths], 1):
+        path = max((path for path in paths if path[-1] == near[0]), key=lambda path: _shared(path, table))
+        shared = _shared(path, table)
+        return f"; did you mean {'.'.join([*map(str, table[:shared]), *path[shared:]])!r}?"
     return ""
 
 
-def _same_table(table: Sequence[str], loc: Sequence[int | str]) -> bool:
-    return len(table) == len(loc) and all(part in (_ANY, seen) for part, seen in zip(table, loc, strict=True))
+def _shared(path: Sequence[str], table: Sequence[int | str]) -> int:
+    """Return how many parts of a key's path are those of a table, from the top."""
+    pairs = zip(path, table, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] in (_ANY, pair[1]), pairs))
 
 
 _ANY = "NAME"

@@ -34,7 +34,7 @@ class Gate:
     ) -> None:
         with self._lock:
             self._inside -= 1
-            if self._shut and not self._inside and self._condition is not None:
+            if self._condition is not None and not self._inside:
                 self._condition.notify_all()
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ._deadline import Deadline
@@ -33,7 +34,11 @@ class Idle(Generic[T]):
             if self._things:
                 return self._things.pop()
             waiter: _ThreadWaiter[T] = self._enqueue(_ThreadWaiter())
-        waiter.wait(deadline)
+        try:
+            waiter.wait(deadline)
+        except BaseException:  # a Ctrl-C
+            self._abandon(waiter)
+            raise
         return self._taken(waiter)
 
     async def atake(self, deadline: Deadline) -> T:
@@ -44,7 +49,7 @@ class Idle(Generic[T]):
             waiter: _LoopWaiter[T] = self._enqueue(_LoopWaiter())
         try:
             await waiter.wait(deadline)
-        except asyncio.CancelledError:
+        except BaseException:  # a cancelled task, or a coroutine that is closed
             self._abandon(waiter)
             raise
         return self._taken(waiter)
@@ -71,6 +76,7 @@ class Idle(Generic[T]):
             self._failure = error
             waiting, self._waiting = self._waiting, deque()
             for waiter in waiting:
+                waiter.failure = error
                 waiter.wake()
 
     def recover(self) -> None:
@@ -91,20 +97,19 @@ class Idle(Generic[T]):
             waiter.gone = True
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-                raise NothingIdle
-            raise NothingIdle if self._failure is None else self._failure()
+            raise NothingIdle if waiter.failure is None else waiter.failure()
 
     def _abandon(self, waiter: _Waiter[T]) -> None:
-        try:
+        """Let a waiter go that nobody waits on any more; what was handed to it meanwhile goes to the next one."""
+        with suppress(Exception):  # nothing was handed over, or everything has failed
             self.give(self._taken(waiter))
-        except Exception:  # noqa: S110 - nothing was handed over, or everything has failed: nothing to give back
-            pass
 
 
 class _Waiter(Generic[T]):
     def __init__(self) -> None:
         self.things: list[T] = []
         self.gone = False
+        self.failure: Callable[[], Exception] | None = None
 
     def hand(self, thing: T) -> bool:
         if self.gone:
@@ -132,7 +137,7 @@ class _ThreadWaiter(_Waiter[T]):
 
     def wait(self, deadline: Deadline) -> None:
         seconds = deadline.wait()
-        self._turn.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        self._turn.acquire(timeout=-1 if seconds is None else seconds)
 
 
 class _LoopWaiter(_Waiter[T]):

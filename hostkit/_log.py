@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from loguru import logger
 
+from ._worker._failure import clean, is_interrupt, message, type_name
+from ._worker._output import text_of
 
 
 def _quiet_unless_asked() -> None:
@@ -25,21 +29,47 @@ _quiet_unless_asked()
 
 TAIL = 8 * 1024
 _LINE_LIMIT = 16 * 1024
+# An unfinished line: room for a worker's record of 16 Ki characters, each of them escaped.
+_PART_LIMIT = 256 * 1024
 _READ_AT_ONCE = 64 * 1024
 # Lines a worker may log at once, and for each second after that; what is more is counted, not told.
 _BURST, _PER_SECOND = 2000, 500
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+# What moves a terminal's cursor, colours it, ends a line somewhere or turns the direction of writing. Tabs do no harm.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
+_CONTROL |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)}
+# A record may have several lines, a traceback for one; none of them but the first looks like the beginning of a record.
+_IN_TEXT = {**_CONTROL, 10: "\n  | "}
 
 
-def tell(level: str | int, message: str, *, plugin: str = "", request_id: str = "", **more: object) -> None:
-    """Write one record with the plugin and request id bound to it."""
-    logger.bind(plugin=plugin, request_id=request_id, **more).opt(depth=1).log(level, message)
+def tell(level: str | int, text: str, *, plugin: str = "", request_id: str = "", **more: object) -> None:
+    """Write one record with the plugin and request id bound to it. Control characters are escaped: the text may quote a plugin."""
+    _write(logger.bind(plugin=plugin, request_id=request_id, **more).opt(depth=2), level, text)
 
 
 def tell_of_plugin(level: int, text: str, *, plugin: str, request_id: str, source: str) -> None:
-    """Write what a plugin logged or printed; control characters are escaped, so it can't forge a line or paint a terminal."""
-    logger.bind(plugin=plugin, request_id=request_id, source=source).log(_LEVELS.get(level, level), text.translate(_CONTROL))
+    """Write what a plugin logged or printed; control characters are escaped, so it can't forge a record or paint a terminal."""
+    words = {"request_id": _word(request_id), "source": _word(source)}
+    level = min(max(level, 0), 100)
+    _write(logger.bind(plugin=plugin, **words), _LEVELS.get(level, level), text)
+
+
+def _write(to: Any, level: str | int, text: str) -> None:  # Any: loguru has no class to import at run time
+    try:
+        to.log(level, clean(text).translate(_IN_TEXT))
+    except BaseException as error:  # the application's sinks are foreign code, and no call may fail because of them
+        if is_interrupt(error):
+            raise
+        _complain(f"hostkit: its log can't be written: {type_name(error)}: {message(error)}\n")
+
+
+def _word(text: str) -> str:
+    return clean(text[:200]).translate(_CONTROL)
+
+
+def _complain(text: str) -> None:
+    with suppress(AttributeError, OSError, ValueError):  # no stderr, or a closed one: nobody is left to tell
+        sys.stderr.write(text)
 
 
 _LEVELS: dict[int, str | int] = {
@@ -59,9 +89,9 @@ class _ToLoguru(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tell_of_plugin(
             record.levelno,
-            self.format(record),
-            plugin=getattr(record, "plugin", ""),
-            request_id=getattr(record, "request_id", ""),
+            text_of(record),
+            plugin=str(getattr(record, "plugin", "")),
+            request_id=str(getattr(record, "request_id", "")),
             source=record.name,
         )
 
@@ -69,9 +99,13 @@ class _ToLoguru(logging.Handler):
 def hear_plugins() -> None:
     """Route the loggers of in-process plugins into the host's log. Idempotent."""
     family = logging.getLogger("hostkit.plugin")
-    if not any(isinstance(handler, _ToLoguru) for handler in family.handlers):
-        family.addHandler(_ToLoguru())
-        family.propagate = False
+    with _wiring:
+        if not any(isinstance(handler, _ToLoguru) for handler in family.handlers):
+            family.addHandler(_ToLoguru())
+            family.propagate = False
+
+
+_wiring = threading.Lock()  # guards the handlers of that logger, which is logging's own and as global
 
 
 class OutputPipe:
@@ -108,41 +142,51 @@ class OutputPipe:
                     return False
                 most -= len(data)
                 self._take(data)
-            return True
+            return self.fd >= 0
 
     def close(self) -> None:
         """Tell the rest and close. Idempotent."""
         with self._lock:
-            if self._part:
+            if self._part and not self._overlong:
                 self._line(self._part)
-                self._part = b""
+            self._part = b""
             self._report_dropped()
             fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def _take(self, data: bytes) -> None:
-        *lines, self._part = (self._part + data).split(b"\n")
+        # Split no further than may be told: the rest of a flood is counted, not looked at.
+        *lines, rest = (self._part + data).split(b"\n", self._lines_allowed())
         for line in lines:
             if not self._overlong:
                 self._line(line)
             self._overlong = False
-        if len(self._part) > 4 * _LINE_LIMIT:
+        left_out, newline, self._part = rest.rpartition(b"\n")
+        if newline:
+            self._leave_out(left_out, left_out.count(newline) + (not self._overlong))
+            self._overlong = False
+        if len(self._part) > _PART_LIMIT:
             if not self._overlong:
                 self._line(self._part)
             self._part, self._overlong = b"", True
 
     def _line(self, line: bytes) -> None:
         if not self._may_tell():
-            self._dropped += 1
-            if self._source == "stderr":
-                self._remember(line[-TAIL:].decode("utf-8", "backslashreplace"))
+            self._leave_out(line, 1)
             return
         self._report_dropped()
         if self._source == "log":
             self._record(line)
         else:
-            self._text(line[:_LINE_LIMIT].decode("utf-8", "backslashreplace"), self._source, "")
+            self._text(_cut(line), self._source, "")
+
+    def _leave_out(self, lines: bytes, count: int) -> None:
+        self._dropped += count
+        # The last words on stderr say why a worker died, whatever flood they drown in.
+        for line in lines[-4 * TAIL :].split(b"\n")[-64:] if self._source != "stdout" else ():
+            if self._source == "stderr" or b'"stderr"' in line[:40]:
+                self._remember(_stderr_of(line))
 
     def _record(self, line: bytes) -> None:
         try:
@@ -151,11 +195,10 @@ class OutputPipe:
             if "stream" in said:
                 self._text(text, str(said["stream"])[:20], request_id)
             else:
-                level = min(max(int(said["level"]), 0), 100)
                 source = str(said.get("logger", ""))[:200]
-                tell_of_plugin(level, text, plugin=self._plugin, request_id=request_id, source=source)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            self._text(line[:_LINE_LIMIT].decode("utf-8", "backslashreplace"), "log", "")
+                tell_of_plugin(int(said["level"]), text, plugin=self._plugin, request_id=request_id, source=source)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            self._text(_cut(line), "log", "")
 
     def _text(self, text: str, source: str, request_id: str) -> None:
         if source == "stderr":
@@ -167,15 +210,31 @@ class OutputPipe:
         self.tail = (self.tail + text + "\n")[-TAIL:]
 
     def _may_tell(self) -> bool:
+        allowed = self._lines_allowed() >= 1
+        if allowed:
+            self._allowance -= 1.0
+        return allowed
+
+    def _lines_allowed(self) -> int:
         now = self._clock()
         self._allowance = min(_BURST, self._allowance + (now - self._refilled) * _PER_SECOND)
         self._refilled = now
-        if self._allowance < 1.0:
-            return False
-        self._allowance -= 1.0
-        return True
+        return int(self._allowance)
 
     def _report_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             tell("WARNING", f"plugin {self._plugin!r}: {dropped} lines of its {self._source} dropped", plugin=self._plugin)
+
+
+def _cut(line: bytes) -> str:
+    text = line[:_LINE_LIMIT].decode("utf-8", "backslashreplace")
+    return text if len(line) <= _LINE_LIMIT else f"{text} [cut]"
+
+
+def _stderr_of(line: bytes) -> str:
+    """Return the text of a line that is not told, whichever way it came."""
+    try:
+        return str(json.loads(line)["text"])[-TAIL:]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return line[-TAIL:].decode("utf-8", "backslashreplace")

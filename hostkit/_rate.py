@@ -9,6 +9,10 @@ from collections.abc import Callable
 from ._config import RateConfig
 
 
+# Whoever waits as long as he was told must get his turn, whatever the sums lost to rounding.
+_ONE = 1.0 - 1e-9
+
+
 class Rate:
     """Admits ``per_second`` calls on average and ``burst`` at once. Thread-safe."""
 
@@ -26,7 +30,7 @@ class Rate:
             now = self._clock()
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
             self._at = now
-            if self._tokens >= 1.0:
-                self._tokens -= 1.0
+            if self._tokens >= _ONE:
+                self._tokens = max(0.0, self._tokens - 1.0)
                 return 0.0
             return (1.0 - self._tokens) / self._per_second

@@ -27,20 +27,36 @@ class Submitter:
         self._closed = False
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Run a call soon; one that is cancelled before it began is dropped. Raises ``RuntimeError`` after ``close``."""
+        """Run a call soon; one that is cancelled before it began is dropped.
+
+        After ``close``, and where no thread can be had, the caller runs it: it must know by itself that its time is over.
+        """
         future: Future[Any] = Future()
+        if not self._enqueued(future, call):
+            _carry_out(future, call)
+        return future
+
+    def _enqueued(self, future: Future[Any], call: Callable[[], Any]) -> bool:
         with self._lock:
             if self._closed:
-                raise RuntimeError("closed")
-            start = self._idle == 0 and self._threads < _MOST_THREADS
-            if start:
-                self._threads += 1
-            else:
-                self._idle -= 1
+                return False
+            # Below 0 it says how many calls wait.
+            if self._idle <= 0 and self._threads < _MOST_THREADS:
+                self._start()
+            if not self._threads:
+                return False
+            self._idle -= 1
             self._queue.put((future, call))
-        if start:
-            threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
-        return future
+            return True
+
+    def _start(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter is shutting down: those that there are must do
+            return
+        self._threads += 1
+        self._idle += 1
 
     def close(self) -> None:
         """Let the threads end after what is queued. Idempotent."""

@@ -230,8 +230,8 @@ class P:
         return "printed"
 
     def flood(self, ctx, fd, megabytes, chunk):
-        data = bytes.fromhex(chunk) * (1 << 16)
-        data = data[: len(data) // len(bytes.fromhex(chunk)) * len(bytes.fromhex(chunk))]
+        unit = bytes.fromhex(chunk)
+        data = unit * max(1, (1 << 16) // len(unit))
         left = megabytes << 20
         while left > 0:
             left -= os.write(fd, data)

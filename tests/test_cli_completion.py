@@ -70,6 +70,13 @@ def test_no_plugin_is_imported_for_a_completion(complete, install_demo, site):
     assert not (site / "plugin" / "imported").exists()
 
 
+def test_a_question_that_makes_no_sense_is_no_traceback(cli, monkeypatch):
+    monkeypatch.delenv("COMP_WORDS", raising=False)
+    assert cli(env={"_HOSTKIT_COMPLETE": "nonsense"}).exit_code == 1
+    result = cli(env={"_HOSTKIT_COMPLETE": "bash_complete"})
+    assert (result.exit_code, result.stderr.startswith("hostkit: ")) == (70, True)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_each_shell_is_printed(cli, shell):
     result = cli(env={"_HOSTKIT_COMPLETE": f"{shell}_source"})
@@ -83,7 +90,9 @@ def test_bash_itself_completes_a_plugin(install_demo, cli_place):
     if bash is None or not command.exists():
         pytest.skip("no bash, or hostkit is not installed as a command")
     install_demo("calculator", ECHO)
-    script = subprocess.run([command], env={**os.environ, "_HOSTKIT_COMPLETE": "bash_source"}, capture_output=True, text=True, check=True).stdout
+    script = subprocess.run(
+        [command], env={**os.environ, "_HOSTKIT_COMPLETE": "bash_source"}, capture_output=True, text=True, check=True
+    ).stdout
     ask = f'{script}\nCOMP_WORDS=({command} --app demo info calc); COMP_CWORD=4; _hostkit_completion {command}; echo "${{COMPREPLY[@]}}"'
     assert subprocess.run([bash, "-c", ask], capture_output=True, text=True, check=True).stdout == "calculator\n"
 

@@ -25,10 +25,27 @@ def test_a_machine_on_which_all_is_well(cli, install_demo, site):
     result = cli("doctor", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     found = findings(result)
-    for name in ("hostkit", "python", "platform", "memfd", "pidfd", "lifeline signal", "rlimits", "CPU affinity", "cgroups", "worker"):
+    for name in (
+        "hostkit",
+        "python",
+        "platform",
+        "memfd",
+        "pidfd",
+        "lifeline signal",
+        "rlimits",
+        "CPU affinity",
+        "cgroups",
+        "worker",
+    ):
         assert found[f"machine/{name}"]["state"] in ("ok", "note")
     assert found["machine/worker"]["text"].startswith("ready in ")
-    assert found["plugins/plugin"] == {"section": "plugins", "name": "plugin", "state": "ok", "text": "1.2.0, isolation none", "remedy": ""}
+    assert found["plugins/plugin"] == {
+        "section": "plugins",
+        "name": "plugin",
+        "state": "ok",
+        "text": "1.2.0, isolation none",
+        "remedy": "",
+    }
     assert not (site / "plugin" / "imported").exists()
     for_people = cli("doctor")
     assert for_people.exit_code == 0

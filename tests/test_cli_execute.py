@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+import hostkit
+from hostkit.cli._status import status_of
+
 PLUGIN = """
     import dataclasses
     import os
@@ -96,7 +99,10 @@ def plugin(install_demo):
     ("words", "answer"),
     [
         (['{"a": 1, "b": [1.5, null, "é"]}'], {"a": 1, "b": [1.5, None, "é"]}),
-        (["a=1", "b=[1.5, null]", "c=text", "d=", "e=a=b", 'f="2"', "é=ü"], {"a": 1, "b": [1.5, None], "c": "text", "d": "", "e": "a=b", "f": "2", "é": "ü"}),
+        (
+            ["a=1", "b=[1.5, null]", "c=text", "d=", "e=a=b", 'f="2"', "é=ü"],
+            {"a": 1, "b": [1.5, None], "c": "text", "d": "", "e": "a=b", "f": "2", "é": "ü"},
+        ),
         (["text=true story", "flag=true"], {"text": "true story", "flag": True}),
         (["a=1"], {"a": 1}),
         ([' {"a=b": 1}'], {"a=b": 1}),
@@ -162,15 +168,30 @@ def test_a_stream_that_fails_keeps_the_items_before(cli, install_demo, isolation
 
 
 def test_the_items_of_a_stream_come_as_they_are_made(cli_process, install_demo, isolation):
-    install_demo("endless", "import itertools\nclass P:\n    def execute(self, ctx, request):\n        yield 1\n        ctx._caller and __import__('threading').Event().wait()\n")
+    install_demo(
+        "endless",
+        "import itertools\nclass P:\n    def execute(self, ctx, request):\n        yield 1\n        ctx._caller and __import__('threading').Event().wait()\n",
+    )
     process = cli_process("execute", "endless", "--isolation", isolation)
     assert process.stdout.readline() == "1\n"
 
 
 def test_a_reader_that_goes_away_ends_a_stream_quietly(cli_process, install_demo, isolation):
-    install_demo("endless", "import itertools\nclass P:\n    def execute(self, ctx, request):\n        yield from itertools.count()\n")
+    install_demo(
+        "endless", "import itertools\nclass P:\n    def execute(self, ctx, request):\n        yield from itertools.count()\n"
+    )
     process = cli_process("execute", "endless", "--isolation", isolation)
     assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["--help"], ["--version"], ["list", "--help"], ["info", "plugin", "--static"], ["execute", "plugin"]]
+)
+def test_a_reader_that_was_never_there_is_no_fault(cli_process, plugin, arguments):
+    process = cli_process(*arguments)
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 141
@@ -190,7 +211,20 @@ def test_a_closed_stdout_is_a_sentence(cli_process, plugin):
 
 
 def test_options_of_the_call_reach_the_plugin(cli, plugin, isolation):
-    options = ["--header", "a=1", "--header", "b=x=y", "--metadata", '{"tenant": [1]}', "--request-id", "r-1", "--max-retries", "2", "--timeout", "20s"]
+    options = [
+        "--header",
+        "a=1",
+        "--header",
+        "b=x=y",
+        "--metadata",
+        '{"tenant": [1]}',
+        "--request-id",
+        "r-1",
+        "--max-retries",
+        "2",
+        "--timeout",
+        "20s",
+    ]
     result = cli("execute", "plugin", "do=context", "--isolation", isolation, *options)
     request_id, headers, metadata, retries, timeout = json.loads(result.stdout)
     assert (request_id, headers, metadata, retries) == ("r-1", {"a": "1", "b": "x=y"}, {"tenant": [1]}, 2)
@@ -226,11 +260,40 @@ def test_how_a_call_ends_is_the_exit_status(cli, plugin, isolation, words, statu
     assert as_json.exit_code == status
 
 
+def test_every_error_has_its_status():
+    expected = {
+        2: {"InvalidRequest", "ConfigError"},
+        4: {"CallTimeout"},
+        5: {
+            "WorkerLost",
+            "WorkerCrashed",
+            "WorkerExited",
+            "WorkerKilled",
+            "WorkerHung",
+            "MemoryExceeded",
+            "CpuExceeded",
+            "SandboxViolation",
+            "ProtocolError",
+        },
+        1: {"PluginFailed", "InvalidResponse", "CallCancelled", "CallError"},
+    }
+    errors = [
+        value
+        for name in hostkit.__all__
+        if isinstance(value := getattr(hostkit, name), type) and issubclass(value, hostkit.HostkitError)
+    ]
+    for error in errors:
+        status = next((status for status, names in expected.items() if error.__name__ in names), 3)
+        assert status_of(error("words")) == status, error
+
+
 def test_a_lost_worker_is_a_status_of_its_own(cli, plugin):
     result = cli("execute", "plugin", "do=dies", "--isolation", "process")
     assert result.exit_code == 5
     assert "hostkit: WorkerExited: plugin 'plugin': its worker exited with status 7" in result.stderr
-    told = [json.loads(line) for line in cli("execute", "plugin", "do=dies", "--isolation", "process", "--json").stderr.splitlines()]
+    told = [
+        json.loads(line) for line in cli("execute", "plugin", "do=dies", "--isolation", "process", "--json").stderr.splitlines()
+    ]
     assert (told[-1]["error"]["type"], told[-1]["error"]["exit_code"]) == ("WorkerExited", 7)
 
 
@@ -274,7 +337,9 @@ def test_a_wrong_field_has_a_did_you_mean(cli, install_demo, isolation):
     assert result.exit_code == 2
     assert result.stderr.startswith("hostkit: InvalidRequest: ")
     assert "operation" in result.stderr
-    errors = json.loads(cli("execute", "typed", "operation=add", "a=x", "--isolation", isolation, "--json").stderr)["error"]["errors"]
+    errors = json.loads(cli("execute", "typed", "operation=add", "a=x", "--isolation", isolation, "--json").stderr)["error"][
+        "errors"
+    ]
     assert [row["path"] for row in errors] == ["a"]
 
 

@@ -97,7 +97,9 @@ def test_static_info_imports_nothing_of_the_plugin(cli, install_demo, site, isol
 
 def test_info_tells_the_operators_word(cli, install_demo, cli_place):
     install_demo("plugin", PLUGIN, manifest=MANIFEST)
-    (cli_place / "hostkit.toml").write_text('[plugins.plugin]\nisolation = "process"\ntimeout = "2s"\nworkers = 1\nresources = { max_memory_mb = 128 }\n')
+    (cli_place / "hostkit.toml").write_text(
+        '[plugins.plugin]\nisolation = "process"\ntimeout = "2s"\nworkers = 1\nresources = { max_memory_mb = 128 }\n'
+    )
     runs = json.loads(cli("info", "plugin", "--static", "--json").stdout)["runs"]
     assert (runs["isolation"], runs["timeout"], runs["workers"], runs["limits"]["max_memory_mb"]) == ("process", 2.0, 1, 128)
     refused = cli("info", "plugin", "--static", "--isolation", "none")
@@ -112,7 +114,9 @@ def test_info_of_a_broken_plugin_is_its_error(cli, install_demo, static):
     assert result.stderr.startswith("hostkit: ManifestError: ")
 
 
-@pytest.mark.parametrize(("status", "exit_code"), [("healthy", 0), ("degraded", 0), ("unhealthy", 1), ("offline", 1), ("unknown", 1), ("raises", 1)])
+@pytest.mark.parametrize(
+    ("status", "exit_code"), [("healthy", 0), ("degraded", 0), ("unhealthy", 1), ("offline", 1), ("unknown", 1), ("raises", 1)]
+)
 def test_health_is_an_exit_status(cli, install_demo, cli_place, isolation, status, exit_code):
     install_demo("plugin", PLUGIN)
     (cli_place / "hostkit.toml").write_text(f'[plugins.plugin]\nisolation = "{isolation}"\nconfig = {{ status = "{status}" }}\n')
@@ -136,7 +140,10 @@ def test_health_of_all_asks_those_that_are_enabled(cli, install_demo, cli_place)
     assert (result.exit_code, [line.split()[0] for line in result.stdout.splitlines()]) == (0, ["one", "two"])
     install_demo("broken", "raise ValueError('at import')\n")
     result = cli("health")
-    assert (result.exit_code, [line.split()[:2] for line in result.stdout.splitlines()]) == (1, [["broken", "offline"], ["one", "healthy"], ["two", "healthy"]])
+    assert (result.exit_code, [line.split()[:2] for line in result.stdout.splitlines()]) == (
+        1,
+        [["broken", "offline"], ["one", "healthy"], ["two", "healthy"]],
+    )
     assert cli("health", "one", "two", "one").exit_code == 0
     assert cli("health", "off").exit_code == 3
 
@@ -154,7 +161,10 @@ def test_a_name_that_is_not_there_is_told_before_any_plugin_is_loaded(cli, insta
 
 
 def test_what_plugins_print_is_not_among_the_answers(cli_process, install_demo):
-    install_demo("plugin", "print('at import', flush=True)\nclass P:\n    def execute(self, ctx, request): pass\n    def health(self): print('in health')\n")
+    install_demo(
+        "plugin",
+        "print('at import', flush=True)\nclass P:\n    def execute(self, ctx, request): pass\n    def health(self): print('in health')\n",
+    )
     process = cli_process("health", "--json")
     out, err = process.communicate()
     assert json.loads(out)["plugin"]["isolation"] == "none"

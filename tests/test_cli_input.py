@@ -34,9 +34,9 @@ def plugin(install_demo, site):
         (["[1,]"], "valid JSON"),
         (['"a'], "valid JSON"),
         (['{"a": NaN}'], "NaN"),
-        (['[1, -Infinity]'], "-Infinity"),
+        (["[1, -Infinity]"], "-Infinity"),
         (["NaN"], "NaN"),
-        (["a=NaN"], "a=\"NaN\""),
+        (["a=NaN"], 'a="NaN"'),
         (["a=-Infinity"], "-Infinity"),
         (["a=[NaN]"], "NaN"),
         (['{"a": 1e999}'], "finite"),
@@ -130,7 +130,23 @@ def test_a_closed_stdin_is_a_sentence(cli_process, plugin):
     assert process.wait() == 2
 
 
-@pytest.mark.parametrize("name", ["nothere", "../plugin", "plugin/", "/etc/passwd", "a\nb", "a\x1b[31mb", "", " ", "plugin\0"[:6] + "x", "\udcff", "x" * 5000, "plugin:P"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nothere",
+        "../plugin",
+        "plugin/",
+        "/etc/passwd",
+        "a\nb",
+        "a\x1b[31mb",
+        "",
+        " ",
+        "plugin\0"[:6] + "x",
+        "\udcff",
+        "x" * 5000,
+        "plugin:P",
+    ],
+)
 @pytest.mark.parametrize("verb", ["execute", "info", "health"])
 def test_a_name_that_is_none_is_not_found(cli, plugin, verb, name):
     result = cli(verb, name)
@@ -146,7 +162,12 @@ def test_a_name_that_is_nearly_one_has_a_did_you_mean(cli, plugin):
 
 
 def test_arguments_that_are_no_text_are_sentences(cli_process, plugin):
-    for arguments, status in (((b"execute", b"plug\xffin"), 3), ((b"execute", b"plugin", b"a=\xff"), 2), ((b"li\xffst",), 2), ((b"execute", b"plugin", b"--isolation", b"\xff"), 2)):
+    for arguments, status in (
+        ((b"execute", b"plug\xffin"), 3),
+        ((b"execute", b"plugin", b"a=\xff"), 2),
+        ((b"li\xffst",), 2),
+        ((b"execute", b"plugin", b"--isolation", b"\xff"), 2),
+    ):
         process = cli_process(*arguments)
         assert process.stderr.read().startswith("hostkit: ")
         assert process.wait() == status

@@ -36,6 +36,7 @@ def test_nothing_installed_is_nothing_on_a_pipe(cli):
 
 def test_json_has_the_same_and_more(cli, install_demo):
     install_demo("calculator", ECHO, version="1.2.0", manifest='description = "adds"\n')
+    assert cli("--json", "list").stdout == cli("list", "--json").stdout
     assert json.loads(cli("list", "--json").stdout) == [
         {
             "name": "calculator",
@@ -86,7 +87,9 @@ def on_a_terminal(*arguments):
     """Run with a terminal as stdout, 200 columns wide, and return what it shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    with subprocess.Popen([sys.executable, "-m", "hostkit", "--app", "demo", *arguments], stdout=theirs, stderr=theirs, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "hostkit", "--app", "demo", *arguments], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
         os.close(theirs)
         shown = b""
         try:
@@ -100,7 +103,10 @@ def on_a_terminal(*arguments):
 
 
 @pytest.mark.parametrize("floor", [None, "none", "process"])
-@pytest.mark.parametrize("manifest", ["", "isolation = true", "isolation = false", 'isolation = "process"', 'transport = "subprocess"', 'transport = "inprocess"'])
+@pytest.mark.parametrize(
+    "manifest",
+    ["", "isolation = true", "isolation = false", 'isolation = "process"', 'transport = "subprocess"', 'transport = "inprocess"'],
+)
 def test_isolation_is_what_a_host_decides(cli, install_demo, cli_place, new_host, manifest, floor):
     install_demo("calculator", ECHO, manifest=manifest + "\n")
     config = {} if floor is None else {"plugins": {"calculator": {"isolation": floor}}}
@@ -219,13 +225,29 @@ def test_an_index_hit_imports_nothing_heavy(install_demo, cli_place, cli_process
         (cli_place / "hostkit.toml").write_text(config)
     first = cli_process("list", "--json")
     assert json.loads(first.communicate()[0])[0]["name"] == "calculator"
-    code = "import sys; from hostkit.cli import main; main(['--app', 'demo', 'list', '--json']); print(*sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from hostkit.cli import main; main(['--app', 'demo', 'list', '--json']); print(*sys.modules, file=sys.stderr)"
+    )
     # sys.path, which the index is kept by, begins with the working directory in both.
     second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cli_place)
     third = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=cli_place)
     assert json.loads(third.stdout) == json.loads(second.stdout)
     loaded = {name.partition(".")[0] for name in third.stderr.split()}
-    assert loaded.isdisjoint({"pydantic", "pydantic_core", "loguru", "importlib_metadata", "rich", "packaging", "multiprocess", "asyncio", "yaml", "pluggy", "calculator"})
+    assert loaded.isdisjoint(
+        {
+            "pydantic",
+            "pydantic_core",
+            "loguru",
+            "importlib_metadata",
+            "rich",
+            "packaging",
+            "multiprocess",
+            "asyncio",
+            "yaml",
+            "pluggy",
+            "calculator",
+        }
+    )
 
 
 def test_what_a_host_finds_is_what_is_listed(cli, install_demo, new_host):

@@ -21,6 +21,7 @@ CALLS_HOME = """
     import socket
     import subprocess
     import sys
+    import threading
     import time
 
     class P:
@@ -30,6 +31,10 @@ CALLS_HOME = """
 
         def say(self, word):
             self.line.sendall(f"{word}\\n".encode())
+
+        def lingers(self, ctx):
+            threading.Thread(target=self.line.recv, args=(1,)).start()
+            self.say(os.getpid())
 
         def waits(self, ctx):
             try:
@@ -95,7 +100,14 @@ def terminal(cli_place):
         ours, theirs = pty.openpty()
         keyboard = os.fdopen(ours, "r+b", buffering=0)
         command = [sys.executable, "-m", "hostkit", "--app", "demo", *arguments]
-        process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, preexec_fn=lambda: take_terminal(theirs), start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            preexec_fn=lambda: take_terminal(theirs),
+            start_new_session=True,
+        )
         os.close(theirs)
         started.append((process, keyboard))
         return process, keyboard
@@ -211,14 +223,15 @@ def test_ctrl_c_while_a_plugin_loads_ends_it(install_demo, terminal, home, isola
     assert "Traceback" not in shown(keyboard)
 
 
-def test_ctrl_c_while_stdin_is_read_ends_it(install_demo, cli_process):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_without_a_call_in_flight_ends_it_at_once(install_demo, cli_process, number):
     install_demo("plugin", "class P:\n    def execute(self, ctx, request):\n        return request\n")
     process = cli_process("execute", "plugin", "-", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     process.stdin.write(" " * (1 << 20))  # more than a pipe holds: it returns when most of it has been read
     process.stdin.flush()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert process.stderr.read() == "hostkit: SIGINT: ending what runs; once more to force it\n"
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert process.stderr.read() == f"hostkit: {number.name}: ending what runs; once more to force it\n"
 
 
 def started(cli_process, home, isolation, *arguments):
@@ -256,7 +269,10 @@ def test_after_the_grace_the_call_is_ended(install_demo, cli_process, home, isol
     line.close()
     assert process.wait(20) == 143
     assert process.stdout.read() == ""
-    assert process.stderr.read() == "hostkit: SIGTERM: the call in flight may end within 0.2 s\nhostkit: SIGTERM: ending what runs; once more to force it\n"
+    assert (
+        process.stderr.read()
+        == "hostkit: SIGTERM: the call in flight may end within 0.2 s\nhostkit: SIGTERM: ending what runs; once more to force it\n"
+    )
 
 
 def test_ctrl_c_cuts_the_grace_short(install_demo, cli_process, home, isolation):
@@ -268,6 +284,17 @@ def test_ctrl_c_cuts_the_grace_short(install_demo, cli_process, home, isolation)
     assert line.word() == ("interrupted" if isolation == "none" else "")
     line.close()
     assert process.wait(20) == 143
+
+
+def test_ctrl_c_ends_a_process_that_a_plugins_thread_keeps_alive(install_demo, cli_process, home):
+    install_demo("plugin", CALLS_HOME)
+    process, line = started(cli_process, home, "none", "do=lingers", "-v")
+    assert any("closed" in told for told in process.stderr)
+    process.send_signal(signal.SIGINT)
+    assert line.word() == ""
+    line.close()
+    assert process.wait(20) == 130
+    assert (process.stdout.read(), process.stderr.read()) == ("null\n", "hostkit: forced\n")
 
 
 def test_programs_are_told_as_json(install_demo, cli_process, home):
@@ -282,7 +309,13 @@ def test_programs_are_told_as_json(install_demo, cli_process, home):
 
 def test_a_job_that_ignores_ctrl_c_goes_on_ignoring_it(install_demo, cli_process, home):
     install_demo("plugin", CALLS_HOME)
-    process = cli_process("execute", "plugin", "do=waits", f"port={home.getsockname()[1]}", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = cli_process(
+        "execute",
+        "plugin",
+        "do=waits",
+        f"port={home.getsockname()[1]}",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     line = Line(home)
     process.send_signal(signal.SIGINT)
     line.socket.sendall(b"x")

@@ -83,7 +83,12 @@ def test_every_format_says_the_same(file, name, text):
     config = load(file(text, name))
     assert config == load(EXAMPLE)
     calculator = config.plugin("calculator")
-    assert (calculator.timeout, calculator.isolation, calculator.workers, calculator.config) == (30.0, "process", 2, {"precision": 4})
+    assert (calculator.timeout, calculator.isolation, calculator.workers, calculator.config) == (
+        30.0,
+        "process",
+        2,
+        {"precision": 4},
+    )
     assert (calculator.retry.attempts, calculator.retry.wait, calculator.retry.max_wait) == (3, 0.1, 5.0)
     assert (calculator.rate.per_second, calculator.rate.burst) == (10, 20)
 
@@ -173,7 +178,8 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_was_found(table, key):
         for part in reversed(f"{table}.{key}".split(".")):
             data = {part: data}
         said = refusal(data)
-        assert said.startswith(f"the configuration: {table}.{key}"), said
+        assert said.startswith(f"the configuration: {table}."), said
+        assert f"{table}.{key}" in said
         assert "found" in said or "unknown key" in said or "is missing" in said, said
 
 
@@ -190,7 +196,7 @@ def test_there_is_no_key_without_a_test_of_it():
         ({"timeout": 3}, "timeout: unknown key; did you mean 'defaults.timeout'?"),
         ({"plugins": {"calc": {"isolaton": "process"}}}, "plugins.calc.isolaton: unknown key; did you mean 'isolation'?"),
         ({"plugins": {"calc": {"retry": {"attempt": 3}}}}, "plugins.calc.retry.attempt: unknown key; did you mean 'attempts'?"),
-        ({"plugins": {"calc": {"attempts": 3}}}, "plugins.calc.attempts: unknown key; did you mean 'defaults.retry.attempts'?"),
+        ({"plugins": {"calc": {"attempts": 3}}}, "plugins.calc.attempts: unknown key; did you mean 'plugins.calc.retry.attempts'?"),
         ({"discovery": {"path": []}}, "discovery.path: unknown key; did you mean 'paths'?"),
         ({"defaults": {"enabled": False}}, "defaults.enabled: unknown key; did you mean 'plugins.NAME.enabled'?"),
         ({"plugins": {"calc": {"breaker": {}}}}, "plugins.calc.breaker: unknown key"),
@@ -236,7 +242,11 @@ def test_a_plugin_s_table_goes_before_the_defaults_key_by_key():
 def test_tables_in_a_table_are_merged_key_by_key_too():
     config = load(
         {
-            "defaults": {"retry": {"attempts": 3, "wait": 1}, "resources": {"max_memory_mb": 64, "max_open_files": 50}, "rate": {"per_second": 1}},
+            "defaults": {
+                "retry": {"attempts": 3, "wait": 1},
+                "resources": {"max_memory_mb": 64, "max_open_files": 50},
+                "rate": {"per_second": 1},
+            },
             "plugins": {"calc": {"retry": {"wait": 2}, "resources": {"max_memory_mb": 128}, "rate": {"per_second": 5, "burst": 2}}},
         }
     )
@@ -248,7 +258,9 @@ def test_tables_in_a_table_are_merged_key_by_key_too():
 
 
 def test_null_takes_a_default_back():
-    config = load({"defaults": {"rate": {"per_second": 1}, "isolation": "process"}, "plugins": {"calc": {"rate": None, "isolation": None}}})
+    config = load(
+        {"defaults": {"rate": {"per_second": 1}, "isolation": "process"}, "plugins": {"calc": {"rate": None, "isolation": None}}}
+    )
     assert (config.plugin("calc").rate, config.plugin("calc").isolation) == (None, None)
 
 
@@ -261,7 +273,10 @@ def test_two_tables_for_one_plugin_are_an_error():
     assert "[plugins.my-plugin] and [plugins.My_Plugin] are one plugin" in refusal({"plugins": {"my-plugin": {}, "My_Plugin": {}}})
 
 
-@given(st.dictionaries(st.sampled_from(["timeout", "workers", "close_timeout"]), st.integers(1, 9)), st.dictionaries(st.sampled_from(["timeout", "workers"]), st.integers(1, 9)))
+@given(
+    st.dictionaries(st.sampled_from(["timeout", "workers", "close_timeout"]), st.integers(1, 9)),
+    st.dictionaries(st.sampled_from(["timeout", "workers"]), st.integers(1, 9)),
+)
 def test_what_holds_is_the_nearest_word(defaults, own):
     merged = load({"defaults": defaults, "plugins": {"calc": own}}).plugin("calc")
     for key in ("timeout", "workers", "close_timeout"):
@@ -345,7 +360,10 @@ def test_paths_are_relative_to_their_file(file, tmp_path, monkeypatch):
 
 def test_paths_of_an_argument_are_relative_to_the_working_directory_of_then(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for config in (load({"discovery": {"paths": ["plugins"]}}), load(HostConfig.model_validate({"discovery": {"paths": ["plugins"]}}))):
+    for config in (
+        load({"discovery": {"paths": ["plugins"]}}),
+        load(HostConfig.model_validate({"discovery": {"paths": ["plugins"]}})),
+    ):
         assert config.discovery.paths == [tmp_path / "plugins"]
 
 
@@ -362,7 +380,9 @@ def set_variables(monkeypatch):
 
 
 def test_variables_go_before_the_file_and_the_file_before_the_defaults(file, set_variables):
-    path = file('[defaults]\ntimeout = "3s"\nworkers = 3\n[plugins.calculator]\nisolation = "none"\nretry = { attempts = 3, wait = 1 }')
+    path = file(
+        '[defaults]\ntimeout = "3s"\nworkers = 3\n[plugins.calculator]\nisolation = "none"\nretry = { attempts = 3, wait = 1 }'
+    )
     set_variables(
         DEFAULTS__TIMEOUT="5s",
         PLUGINS__CALCULATOR__ISOLATION="process",
@@ -386,7 +406,18 @@ def test_arguments_go_before_variables(set_variables):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("4", 4), ("true", True), ("null", None), ('"4"', "4"), ("four", "four"), ("[1, 2]", [1, 2]), ('{"B": 1}', {"B": 1}), ("", ""), ("1 2", "1 2"), ("007", "007")],
+    [
+        ("4", 4),
+        ("true", True),
+        ("null", None),
+        ('"4"', "4"),
+        ("four", "four"),
+        ("[1, 2]", [1, 2]),
+        ('{"B": 1}', {"B": 1}),
+        ("", ""),
+        ("1 2", "1 2"),
+        ("007", "007"),
+    ],
 )
 def test_a_variable_s_value_is_json_or_text(set_variables, text, value):
     set_variables(PLUGINS__CALC__CONFIG__A=text)
@@ -467,7 +498,18 @@ def test_a_mistake_in_the_file_is_the_file_s(file, set_variables):
     assert refusal(path).startswith(f"{path}: defaults.timeout: ")
 
 
-@pytest.mark.parametrize("variable", ["HOSTKIT_CONFIG", "HOSTKIT_LOG", "HOSTKIT_PLUGINS_SERVICE_HOST", "HOSTKIT_DEFAULTS_PORT", "hostkit_defaults__timeout", "XHOSTKIT_DEFAULTS__TIMEOUT", "HOSTKIT"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "HOSTKIT_CONFIG",
+        "HOSTKIT_LOG",
+        "HOSTKIT_PLUGINS_SERVICE_HOST",
+        "HOSTKIT_DEFAULTS_PORT",
+        "hostkit_defaults__timeout",
+        "XHOSTKIT_DEFAULTS__TIMEOUT",
+        "HOSTKIT",
+    ],
+)
 def test_other_variables_are_none_of_its_business(monkeypatch, variable):
     monkeypatch.setenv(variable, "!")
     assert load(None) == HostConfig()

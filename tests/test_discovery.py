@@ -240,7 +240,9 @@ def test_an_editable_install_by_an_import_hook_is_found(tmp_path):
     site_dir = tmp_path / "site"
     dist(site_dir, "calc", [("calc", "calc.sub:P")])
     (site_dir / "__editable___calc_1_0_finder.py").write_text(FINDER.format(mapping={"calc": str(home)}))
-    (site_dir / "__editable__.calc-1.0.pth").write_text("import __editable___calc_1_0_finder; __editable___calc_1_0_finder.install()\n")
+    (site_dir / "__editable__.calc-1.0.pth").write_text(
+        "import __editable___calc_1_0_finder; __editable___calc_1_0_finder.install()\n"
+    )
     assert listed_in_a_site(site_dir) == ["None", str(home / "plugin.json"), "found", "False", "False"]
 
 
@@ -470,7 +472,9 @@ def test_two_distributions_with_one_name_are_both_refused(demo, site):
         host.load("calc")
 
 
-@pytest.mark.parametrize(("one", "two"), [("calc", "Calc"), ("a-b", "a_b"), ("a.b", "a__b"), ("file", "ﬁle"), ("calc", "ｃalc"), ("k", "K")])
+@pytest.mark.parametrize(
+    ("one", "two"), [("calc", "Calc"), ("a-b", "a_b"), ("a.b", "a__b"), ("file", "ﬁle"), ("calc", "ｃalc"), ("k", "K")]
+)
 def test_names_that_are_one_after_normalization_are_duplicates(demo, site, one, two):
     dist(site, "one", [(one, "a:P")])
     dist(site, "two", [(two, "b:P")])
@@ -524,7 +528,14 @@ def test_a_broken_plugin_claims_its_name_all_the_same(demo, site):
 
 
 def test_what_is_found_does_not_depend_on_any_order(demo, tmp_path, monkeypatch):
-    offers = [("one", "calc", "a:P"), ("two", "Calc", "b:P"), ("three", "x", "b.c:Q"), ("four", "y", "c:P"), ("five", "z", "c:P"), ("six", "w", "d:P")]
+    offers = [
+        ("one", "calc", "a:P"),
+        ("two", "Calc", "b:P"),
+        ("three", "x", "b.c:Q"),
+        ("four", "y", "c:P"),
+        ("five", "z", "c:P"),
+        ("six", "w", "d:P"),
+    ]
     outcomes = set()
     for number, order in enumerate(itertools.permutations(range(6), 6)):
         if number % 37:
@@ -573,7 +584,9 @@ def test_a_plugin_that_was_uninstalled_since_the_look_is_not_loaded(install_demo
     install_demo("calc", TRACED)
     spec = demo().specs["calc"]
     shutil.rmtree(site / "calc-1.0.dist-info")
-    with pytest.raises(PluginLoadError, match=r"plugin 'calc' is not installed any more: distribution 'calc' offers no such plugin"):
+    with pytest.raises(
+        PluginLoadError, match=r"plugin 'calc' is not installed any more: distribution 'calc' offers no such plugin"
+    ):
         reread(spec, GROUP, [])
     assert traces() == []
 

@@ -215,6 +215,8 @@ def raising(error):
 
 
 class LyingText(str):
+    __slots__ = ()
+
     def __len__(self):
         raise SystemExit
 
@@ -471,7 +473,7 @@ def test_the_members_of_a_group_are_told_with_their_own_tracebacks():
 
     text = told(raised(fail))["traceback"]
     assert "ExceptionGroup: outer (2 sub-exceptions)" in text
-    assert '  | KeyError: \'inner\'' in text
+    assert "  | KeyError: 'inner'" in text
     assert "  |   | ValueError: deepest" in text
     assert '  |     raise KeyError("inner")' in text
 
@@ -581,7 +583,7 @@ def test_a_real_ctrl_c_is_one_wherever_it_strikes(action):
 def test_a_real_ctrl_c_in_an_event_loop_is_one():
     async def forever():
         while True:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # noqa: ASYNC110 - what is interrupted must run
 
     assert is_interrupt(really_interrupted(lambda: asyncio.run(forever())))
 

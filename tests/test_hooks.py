@@ -1650,10 +1650,10 @@ def test_a_hook_that_hangs_in_an_async_worker_gets_it_replaced(specs, new_host, 
     )
     host = new_host("app", hookspecs=[specs], config={"plugins": {"hanging": {"timeout": "200ms", "cancel_grace": "100ms"}}})
     host.load("hanging", isolation="process")
-    before = host.execute("hanging", None)
+    before = host.execute("hanging", None, timeout=20)
     with pytest.raises(hostkit.CallTimeout):
         host.hook.each(text="")
-    assert _until(lambda: host.execute("hanging", None) != before)
+    assert _until(lambda: host.execute("hanging", None, timeout=20) != before)
 
 
 def test_an_in_process_implementation_that_is_late_is_reported_when_it_returns(specs, new_host, offer):

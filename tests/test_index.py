@@ -81,7 +81,10 @@ def test_what_is_remembered_is_what_was_found(index, install_demo, site, tmp_pat
     assert list(again) == list(found)
     for name, spec in found.items():
         other = again[name]
-        assert (repr(other.error), getattr(other.error, "__dict__", None)) == (repr(spec.error), getattr(spec.error, "__dict__", None))
+        assert (repr(other.error), getattr(other.error, "__dict__", None)) == (
+            repr(spec.error),
+            getattr(spec.error, "__dict__", None),
+        )
         for field in ("name", "entry_point", "distribution", "version", "directory", "manifest_path", "manifest_data"):
             assert getattr(other, field) == getattr(spec, field)
             assert type(getattr(other, field)) is type(getattr(spec, field))
@@ -102,19 +105,27 @@ def keeping_times(path, change):
 CHANGES = {
     "install": lambda site, install: install("other"),
     "uninstall": lambda site, install: shutil.rmtree(site / "calc-1.0.dist-info"),
-    "upgrade": lambda site, install: ((site / "calc-1.0.dist-info").rename(site / "calc-1.1.dist-info"), install("calc", version="1.1")),
+    "upgrade": lambda site, install: (
+        (site / "calc-1.0.dist-info").rename(site / "calc-1.1.dist-info"),
+        install("calc", version="1.1"),
+    ),
     "entry points edited in place": lambda site, install: keeping_times(
-        site / "calc-1.0.dist-info", lambda: (site / "calc-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\ncalc = calc:Q\n")
+        site / "calc-1.0.dist-info",
+        lambda: (site / "calc-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\ncalc = calc:Q\n"),
     ),
     "entry points edited, size and modification time kept": lambda site, install: keeping_times(
         site / "calc-1.0.dist-info" / "entry_points.txt",
         lambda: (site / "calc-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\ncalc = calc:Q\n"),
     ),
     "entry points removed": lambda site, install: (site / "calc-1.0.dist-info" / "entry_points.txt").unlink(),
-    "entry points for another": lambda site, install: (site / "bare-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nb = b:P\n"),
+    "entry points for another": lambda site, install: (site / "bare-1.0.dist-info" / "entry_points.txt").write_text(
+        f"[{GROUP}]\nb = b:P\n"
+    ),
     "metadata edited": lambda site, install: (site / "calc-1.0.dist-info" / "METADATA").write_text("Name: calc\nVersion: 7\n"),
     "metadata removed": lambda site, install: (site / "calc-1.0.dist-info" / "METADATA").unlink(),
-    "manifest edited": lambda site, install: keeping_times(site / "calc", lambda: (site / "calc" / "plugin.toml").write_text("tags = ['y']")),
+    "manifest edited": lambda site, install: keeping_times(
+        site / "calc", lambda: (site / "calc" / "plugin.toml").write_text("tags = ['y']")
+    ),
     "manifest removed": lambda site, install: (site / "calc" / "plugin.toml").unlink(),
     "second manifest": lambda site, install: (site / "calc" / "plugin.yaml").write_text("{}"),
     "first manifest of a plugin": lambda site, install: (site / "plain" / "plugin.json").write_text('{"description": "new"}'),
@@ -345,7 +356,9 @@ FORGED = {
 
 @pytest.mark.parametrize("forgery", FORGED)
 def test_a_forged_file_makes_nothing_run(index, install_demo, tmp_path, site, new_host, monkeypatch, forgery):
-    install_demo("calc", "class P:\n    def execute(self, ctx, request):\n        return 'installed'\n", manifest="isolation = 'none'")
+    install_demo(
+        "calc", "class P:\n    def execute(self, ctx, request):\n        return 'installed'\n", manifest="isolation = 'none'"
+    )
     index().look()
     file = default_file(GROUP)
     kept = json.loads(file.read_text())

@@ -101,7 +101,7 @@ def test_a_module_that_removes_itself_is_an_import_failure(site):
 def test_a_module_whose_own_lookup_raises_is_an_attribute_failure(module, error):
     module(f"def __getattr__(name):\n    raise {error}")
     assert "odd" in refused(lambda: resolve("made_module:P"), "attribute")
-    module(f"def __dir__():\n    raise RuntimeError('odd')")
+    module("def __dir__():\n    raise RuntimeError('odd')")
     assert refused(lambda: resolve("made_module:P"), "attribute") == "made_module has no P"
 
 
@@ -585,9 +585,9 @@ def test_types_are_found_wherever_they_are_said():
 
 
 def test_type_variables_of_a_base_class_leave_the_word_to_who_knows():
-    A, B = typing.TypeVar("A"), typing.TypeVar("B")
+    one, other = typing.TypeVar("one"), typing.TypeVar("other")
 
-    class Base(Plugin[A, B]):
+    class Base(Plugin[one, other]):
         def execute(self, ctx, request):
             return request
 

@@ -62,7 +62,11 @@ def test_a_manifest_of_another_host_loads_with_two_fields_replaced(install_demo,
     assert spec.manifest.requirements.python == ">=3.11"
     assert host.execute("calculator", {"a": 1}) == {"a": 1}
     info = host.info("calculator")
-    assert (info.version, info.author, info.capabilities) == ("1.0.0", "your-team@company.com", ("arithmetic", "basic-operations", "v1.0"))
+    assert (info.version, info.author, info.capabilities) == (
+        "1.0.0",
+        "your-team@company.com",
+        ("arithmetic", "basic-operations", "v1.0"),
+    )
     assert info.metadata["team"] == "platform"
     assert info.metadata["hostkit"]["limits"] == {"memory_bytes": 256 << 20, "cpu_cores": 1}
 
@@ -111,7 +115,9 @@ def test_true_and_false_are_isolations():
 
 
 def test_isolation_and_transport_must_agree():
-    assert 'isolation "none" and transport "subprocess" contradict each other' in refusal({"isolation": "none", "transport": "subprocess"})
+    assert 'isolation "none" and transport "subprocess" contradict each other' in refusal(
+        {"isolation": "none", "transport": "subprocess"}
+    )
 
 
 NO_TEXT = [None, 1, True, 1.5, [], {}]
@@ -294,7 +300,16 @@ def test_an_application_must_have_a_name_too(name):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Calc", "calc"), ("a_b", "a-b"), ("a.b", "a-b"), ("a-_.b", "a-b"), ("ﬁle", "FILE"), ("ｃalc", "calc"), ("straße", "STRASSE"), ("K", "k")],
+    [
+        ("Calc", "calc"),
+        ("a_b", "a-b"),
+        ("a.b", "a-b"),
+        ("a-_.b", "a-b"),
+        ("ﬁle", "FILE"),
+        ("ｃalc", "calc"),
+        ("straße", "STRASSE"),
+        ("K", "k"),
+    ],
 )
 def test_names_that_differ_in_case_width_or_separators_are_one(one, other):
     assert normalized(one) == normalized(other)
@@ -349,7 +364,12 @@ def test_a_manifest_cannot_be_changed():
 
 keys = st.sampled_from([*Manifest.model_fields, *(field.split(".")[-1] for field in WRONG)]) | st.text(max_size=8)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["none", "calc:P", "1.0", ">=3", "5s"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["none", "calc:P", "1.0", ">=3", "5s"]),
     lambda inside: st.lists(inside, max_size=3) | st.dictionaries(keys, inside, max_size=4),
     max_leaves=8,
 )

@@ -84,7 +84,11 @@ HOSTILE = [
     (".yaml", "on: 2", "keys are text"),
     (".yaml", "? [a]\n: 1", "keys are text"),
     (".yaml", "<<: {a: 1}", "keys are text"),
-    (".yaml", "a: !!python/object/apply:os.system ['true']", "has the tag 'tag:yaml.org,2002:python/object/apply:os.system' on line 1"),
+    (
+        ".yaml",
+        "a: !!python/object/apply:os.system ['true']",
+        "has the tag 'tag:yaml.org,2002:python/object/apply:os.system' on line 1",
+    ),
     (".yaml", "!!python/object/new:type {}", "has the tag"),
     (".yaml", "a: !!python/name:os.system", "has the tag"),
     (".yaml", "a: !local x", "has the tag '!local'"),
@@ -250,7 +254,17 @@ def test_a_table_of_a_file_is_read_and_the_rest_is_not_its_business():
 
 @pytest.mark.parametrize(
     ("word", "meaning"),
-    [("5s", "5s"), ("5", 5), ("true", True), ("null", None), ('["a"]', ["a"]), ("", ""), ("[", "["), ("NaN", "NaN"), ('{"a": 1}', {"a": 1})],
+    [
+        ("5s", "5s"),
+        ("5", 5),
+        ("true", True),
+        ("null", None),
+        ('["a"]', ["a"]),
+        ("", ""),
+        ("[", "["),
+        ("NaN", "NaN"),
+        ('{"a": 1}', {"a": 1}),
+    ],
 )
 def test_a_word_of_the_environment_is_json_or_text(word, meaning):
     assert value(word) == meaning

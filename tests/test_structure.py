@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import pathlib
@@ -36,7 +36,7 @@ class Number(enum.IntEnum):
 
 
 UserId = NewType("UserId", int)
-UTC = datetime.timezone.utc
+UTC = dt.timezone.utc
 
 
 @dataclasses.dataclass
@@ -133,13 +133,13 @@ PLAIN = [
     (Color, {"red": 1}, DataError),
     (Number, 1, Number.ONE),
     (Number, 3, DataError),
-    (datetime.datetime, "2024-01-02T03:04:05+00:00", datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
-    (datetime.datetime, "2024-01-02T03:04:05Z", datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
-    (datetime.datetime, "2024-13-02T03:04:05", DataError),
-    (datetime.date, "2024-01-02", datetime.date(2024, 1, 2)),
-    (datetime.date, "tomorrow", DataError),
-    (datetime.time, "03:04:05", datetime.time(3, 4, 5)),
-    (datetime.time, "25:00", DataError),
+    (dt.datetime, "2024-01-02T03:04:05+00:00", dt.datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    (dt.datetime, "2024-01-02T03:04:05Z", dt.datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    (dt.datetime, "2024-13-02T03:04:05", DataError),
+    (dt.date, "2024-01-02", dt.date(2024, 1, 2)),
+    (dt.date, "tomorrow", DataError),
+    (dt.time, "03:04:05", dt.time(3, 4, 5)),
+    (dt.time, "25:00", DataError),
     (uuid.UUID, "00000000-0000-0000-0000-000000000005", uuid.UUID(int=5)),
     (uuid.UUID, "nobody", DataError),
     (decimal.Decimal, "1.50", decimal.Decimal("1.50")),
@@ -295,7 +295,7 @@ def test_every_annotation_takes_any_data_or_refuses_it_with_a_data_error(data):
         (Literal["a", 1], 2, [("", "one of 'a', 1", "2")]),
         (tuple[int, int], [1], [("", "a list of 2", "[1]")]),
         (set[Any], [[1]], [("", "a list of parts that a set can hold", "[[1]]")]),
-        (datetime.date, "x", [("", "the text of a date", "'x'")]),
+        (dt.date, "x", [("", "the text of a date", "'x'")]),
         (Title, {"text": "a", "siez": 1}, [("siez", "no such field; did you mean 'size'?", "1")]),
     ],
     ids=[str(number) for number in range(16)],
@@ -457,15 +457,15 @@ def test_an_answer_must_be_what_was_promised():
     assert codec_for(tuple[int, str]).encode((1, "a")) == b'[1,"a"]'
 
 
-MODULE_WITH_TEXT = '''
+MODULE_WITH_TEXT = """
     from __future__ import annotations
     import dataclasses
-    import datetime
+    import datetime as dt
     from typing import Annotated, NotRequired, Optional, TypedDict
 
     @dataclasses.dataclass
     class Base:
-        when: datetime.date
+        when: dt.date
 
     @dataclasses.dataclass
     class Inner(Base):
@@ -480,8 +480,8 @@ MODULE_WITH_TEXT = '''
     class Table(TypedDict):
         outer: NotRequired[Outer]
         rest: Annotated[list["Outer"], "words"]
-'''
-MODULE_WITH_SOME_TEXT = '''
+"""
+MODULE_WITH_SOME_TEXT = """
     import dataclasses
     from typing import List, Optional
 
@@ -494,7 +494,7 @@ MODULE_WITH_SOME_TEXT = '''
     @dataclasses.dataclass
     class Outer:
         inner: "Inner" = None
-'''
+"""
 
 
 def module(name, source):
@@ -507,7 +507,7 @@ def module(name, source):
 def test_annotations_that_are_kept_as_text_are_looked_up(monkeypatch):
     monkeypatch.setitem(sys.modules, "with_text", None)
     made = module("with_text", MODULE_WITH_TEXT)
-    assert outcome(made.Inner, {"when": "2024-01-02"}).when == datetime.date(2024, 1, 2)
+    assert outcome(made.Inner, {"when": "2024-01-02"}).when == dt.date(2024, 1, 2)
     assert refused(made.Inner, {"when": "2024-01-02", "parent": {"inner": {"when": "x"}}})[0][0] == "parent.inner.when"
     assert refused(made.Inner, {"when": "2024-01-02", "some": [{"x": 1}]})[0][0] == "some.0.x"
     assert refused(made.Outer, {"table": {"a": {"rest": [{"x": 1}]}}})[0][0] == "table.a.rest.0.x"

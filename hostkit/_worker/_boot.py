@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def main(control_fd: int) -> None:
     """Run this worker from its first frame to its end."""
+    os.set_inheritable(control_fd, False)
     control = _socket.socket(fileno=control_fd)
     assembler = Assembler(cap=1 << 31)  # what the host sends is trusted, and may hold a pickled class
     boot = assembler.receive(control.recv_into)
@@ -43,8 +44,11 @@ def main(control_fd: int) -> None:
     _answer(control, READY, _introduction(said, server.loaded))
     thread.start()
     server.serve()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: S110 - the plugin may have put anything there, and it is the end
+            pass
 
 
 def _shed_the_host(said: dict[str, Any]) -> None:

@@ -13,6 +13,9 @@ import sys
 import threading
 from _contextvars import ContextVar
 
+from ._data import found
+from ._failure import describe, type_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 current: ContextVar[ExecutionContext | None] = ContextVar("hostkit_current_call", default=None)
 
-_TEXT_LIMIT = 16 * 1024
+_CUT = " [cut]"
+_TEXT_LIMIT = 16 * 1024 - len(_CUT)
 
 
 def capture(fd: int) -> None:
@@ -40,12 +44,14 @@ class _Pipe:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._lock = threading.Lock()  # keeps one record's bytes together
+        # Keeps one record's bytes together; a signal handler or a finalizer that prints may come in between.
+        self._lock = threading.RLock()
 
     def write(self, record: dict[str, Any]) -> None:
         context = current.get()
         record["request_id"] = context.request_id if context is not None else ""
-        data = json.dumps(record, default=str).encode() + b"\n"
+        # Not escaped to ASCII, which would make it six times as long in most of the world's languages.
+        data = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         try:
             with self._lock:
                 while data:
@@ -67,6 +73,14 @@ class _Lines(io.TextIOBase):
 
     encoding = "utf-8"
     errors = "backslashreplace"
+    line_buffering = True
+
+    @property
+    def name(self) -> str:
+        return f"<{self._stream}>"
+
+    def reconfigure(self, **_: object) -> None:
+        """Do nothing: programs ask for UTF-8 and for whole lines, and have both."""
 
     def writable(self) -> bool:
         return True
@@ -83,7 +97,7 @@ class _Lines(io.TextIOBase):
                 lines.append(self._part)
                 self._part = ""
         for line in lines:
-            self._pipe.write({"stream": self._stream, "text": line[:_TEXT_LIMIT]})
+            self._pipe.write({"stream": self._stream, "text": _clipped(line)})
         return len(text)
 
     def flush(self) -> None:
@@ -105,7 +119,8 @@ class _ImportWatch:
         if wire is None:
             return None
         for finder in sys.meta_path:
-            spec = finder.find_spec(name, path, target) if finder is not self else None
+            find = getattr(finder, "find_spec", None)  # finders of an older kind have none
+            spec: ModuleSpec | None = find(name, path, target) if finder is not self and find is not None else None
             if spec is not None and spec.loader is not None:
                 self._run_after(spec, wire)
                 return spec
@@ -126,13 +141,7 @@ class _ImportWatch:
 def _wire_logging(module: Any, pipe: _Pipe) -> None:
     class Handler(module.Handler):  # type: ignore[misc]
         def emit(self, record: logging.LogRecord) -> None:
-            try:
-                text = record.getMessage()
-                if record.exc_info:
-                    text += "\n" + "".join(_formatted(record.exc_info[1]))
-            except Exception as error:  # a record with the wrong arguments is still worth its line
-                text = f"{record.msg} [can't be formatted: {type(error).__name__}]"
-            pipe.write({"level": record.levelno, "logger": record.name, "text": text[:_TEXT_LIMIT]})
+            pipe.write({"level": record.levelno, "logger": record.name[:200], "text": text_of(record)})
 
     module.getLogger().addHandler(Handler())
 
@@ -140,16 +149,26 @@ def _wire_logging(module: Any, pipe: _Pipe) -> None:
 def _wire_loguru(module: Any, pipe: _Pipe) -> None:
     def sink(message: Any) -> None:
         record = message.record
-        text = record["message"]
-        if record["exception"] is not None:
-            text += "\n" + "".join(_formatted(record["exception"].value))
-        pipe.write({"level": record["level"].no, "logger": record["name"] or "", "text": text[:_TEXT_LIMIT]})
+        failed = record["exception"]
+        text = _with_error(record["message"], failed.value if failed is not None else None)
+        pipe.write({"level": record["level"].no, "logger": (record["name"] or "")[:200], "text": text})
 
     module.logger.remove()
     module.logger.add(sink, format="{message}", level=0, catch=False)
 
 
-def _formatted(error: BaseException | None) -> list[str]:
-    from ._failure import describe
+def text_of(record: logging.LogRecord) -> str:
+    """Return a log record's text with the traceback of what it tells of; the same in host and worker. Never raises."""
+    try:
+        text = record.getMessage()
+    except Exception as error:  # a record with the wrong arguments is still worth its line
+        text = f"{found(record.msg)} [can't be formatted: {type_name(error)}]"
+    return _with_error(text, record.exc_info[1] if record.exc_info else None)
 
-    return [describe(error)["traceback"]] if error is not None else []
+
+def _with_error(text: str, error: BaseException | None) -> str:
+    return _clipped(text if error is None else "\n".join((text, describe(error)["traceback"].rstrip())))
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}{_CUT}"

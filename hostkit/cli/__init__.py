@@ -33,3 +33,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(sys.argv[1:] if arguments is None else list(arguments), signals)
     except KeyboardInterrupt:
         return signals.status
+    finally:
+        signals.end()

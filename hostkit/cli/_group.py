@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from click.shell_completion import CompletionItem, shell_complete
 from .. import __version__
 from .._errors import HostkitError
 from . import VERBS, _status
-from ._output import OutputFailed, OutputGone
+from ._output import OutputFailed, OutputGone, silence
 from ._session import Session
 from ._signals import Signals, kill_workers
 from ._told import tell, tell_error
@@ -98,12 +99,8 @@ def run(arguments: list[str], signals: Signals) -> int:
     """Run one command line and return its exit status. Whatever happens is one sentence on stderr, never a traceback."""
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     session = Session(signals, json=as_json)
-    instruction = os.environ.get(_COMPLETE)
-    if instruction:
-        return shell_complete(hostkit, {"obj": session}, "hostkit", _COMPLETE, instruction)
     try:
-        with hostkit.make_context("hostkit", arguments, obj=session) as context:
-            status: int = hostkit.invoke(context)
+        status = _invoked(arguments, session)
     except click.exceptions.Exit as done:
         status = done.exit_code
     except click.ClickException as error:
@@ -112,6 +109,9 @@ def run(arguments: list[str], signals: Signals) -> int:
         kill_workers()
         status = signals.status or 130
     except OutputGone:
+        status = _status.PIPE
+    except BrokenPipeError:  # click's own printing of help
+        silence(sys.stdout)
         status = _status.PIPE
     except HostkitError as error:
         status = _status.status_of(error)
@@ -129,6 +129,15 @@ def run(arguments: list[str], signals: Signals) -> int:
 
 
 _SIGNALS = {130: "interrupted by Ctrl-C", 143: "terminated by SIGTERM"}
+
+
+def _invoked(arguments: list[str], session: Session) -> int:
+    instruction = os.environ.get(_COMPLETE)
+    if instruction:
+        return shell_complete(hostkit, {"obj": session}, "hostkit", _COMPLETE, instruction)
+    with hostkit.make_context("hostkit", arguments, obj=session) as context:
+        status: int = hostkit.invoke(context)
+    return status
 
 
 def _tell_usage(error: click.ClickException, *, as_json: bool) -> int:

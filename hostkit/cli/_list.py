@@ -33,9 +33,8 @@ def verb(session: Session) -> int:
         output.json(rows)
     elif output.terminal:
         _table(output, rows, session.group)
-    else:
-        for each in rows:
-            output.line("\t".join(_cells(each)))
+    elif rows:
+        output.line("\n".join("\t".join(_cells(each)) for each in rows))
     return _status.ANSWERED
 
 

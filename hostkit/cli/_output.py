@@ -36,10 +36,10 @@ class Output:
             self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             self.stream.flush()
         except BrokenPipeError:
-            _silence(self.stream)
+            silence(self.stream)
             raise OutputGone from None
         except OSError as error:
-            _silence(self.stream)
+            silence(self.stream)
             raise OutputFailed(f"stdout can't be written to: {error.strerror or error}") from None
 
     def json(self, value: object, *, one_line: bool = False) -> None:
@@ -72,7 +72,7 @@ def _flush(stream: TextIO) -> None:
     try:
         stream.flush()
     except OSError:
-        _silence(stream)
+        silence(stream)
 
 
 def _redirect(fd: int, *, to: int) -> None:
@@ -92,7 +92,7 @@ def _is_process_stdout(stream: TextIO) -> bool:
         return False
 
 
-def _silence(stream: TextIO) -> None:
+def silence(stream: TextIO) -> None:
     """Let what is still buffered go nowhere, so that the interpreter's own flush at exit says nothing."""
     with suppress(OSError, ValueError):  # there may be no real file behind it
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -57,6 +57,10 @@ class Signals:
         finally:
             self._ending = self.status != 0
 
+    def end(self) -> None:
+        """Nothing is left to do but to exit, which an in-process plugin's threads may hold up: a signal forces it."""
+        self._ending = True
+
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if self._ending:
             self._force(number)

@@ -29,7 +29,7 @@ class Verb(click.Command):
     """One verb. Its callback takes the Session and its own arguments, and returns the exit status."""
 
     def __init__(self, name: str | None, **options: Any) -> None:
-        options["params"] = [*(options.get("params") or ()), *shared_options(), _json_option()]
+        options["params"] = [*(options.get("params") or ()), *shared_options()]
         super().__init__(name, **options)
 
 
@@ -51,17 +51,14 @@ def shared_options() -> list[click.Parameter]:
             callback=_keep("config_file"),
             help="The configuration.  [default: $HOSTKIT_CONFIG, else ./hostkit.toml, else [tool.hostkit] in ./pyproject.toml]",
         ),
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("json"),
+            help="Answer in JSON, and tell errors and the log as one JSON object a line on stderr.",
+        ),
     ]
-
-
-def _json_option() -> click.Option:
-    return click.Option(
-        ["--json"],
-        is_flag=True,
-        expose_value=False,
-        callback=_keep("json"),
-        help="Answer in JSON, and tell errors and the log as one JSON object a line on stderr.",
-    )
 
 
 def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
