@@ -33,7 +33,7 @@ else:
         __slots__ = ()
 
         # What typing.Generic would do, without importing typing: keeps the types in __orig_bases__.
-        def __class_getitem__(cls, types):
+        def __class_getitem__(cls, types: object) -> GenericAlias:
             return GenericAlias(cls, types)
 
 
@@ -328,7 +328,7 @@ if TYPE_CHECKING:
 
 else:
 
-    def hookimpl(function=None, **options):
+    def hookimpl(function: Any = None, **options: Any) -> Any:
         """Mark a method or function as the implementation of a host's hook, with pluggy's own options.
 
         Writes the attribute that ``pluggy.HookimplMarker("hostkit")`` writes, so a worker needs no pluggy.
@@ -345,7 +345,7 @@ else:
         if unknown:
             raise TypeError(f"hookimpl has no option {min(unknown)!r}; it has {', '.join(known)}")
 
-        def mark(target):
+        def mark(target: Any) -> Any:
             target.hostkit_impl = {**known, **options}
             return target
 

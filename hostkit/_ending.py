@@ -28,7 +28,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal
 class Reason:
     """Why the host itself ended a worker: recorded before the signal is sent, so it goes before what the status says."""
 
-    error: type[WorkerLost] | type[CallTimeout] | type[CallCancelled]
+    error: type[WorkerLost | CallTimeout | CallCancelled]
     text: str
 
 

@@ -94,7 +94,7 @@ class PluginHandle(Generic[Req, Resp]):
         known = ("timeout", "headers", "metadata", "request_id", "max_retries")
         unknown = options.keys() - set(known)
         if unknown:
-            raise TypeError(f"unexpected argument {sorted(unknown)[0]!r}; expected some of {', '.join(known)}")
+            raise TypeError(f"unexpected argument {min(unknown)!r}; expected some of {', '.join(known)}")
         return self._record.context(*(options.get(name) for name in known))
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from . import _config
 from ._config import HostConfig
@@ -67,7 +67,7 @@ class Host(_Around):
         from loguru import logger
 
         config = _config.load(arguments.pop("config", None))
-        patient = {name: 600.0 for name in ("timeout", "start_timeout")}
+        patient = dict.fromkeys(("timeout", "start_timeout"), 600.0)
         own = {name: getattr(config.defaults, name) for name in config.defaults.model_fields_set}
         defaults = type(config.defaults).model_construct(**{**dict(config.defaults), **patient, **own})
         defaults.__pydantic_fields_set__.clear()
@@ -216,7 +216,7 @@ class Host(_Around):
         """Disarm this host in a fork of its process: its workers belong to the parent."""
         self._loader.forget()
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

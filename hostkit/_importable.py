@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import site
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ._errors import PluginLoadError
+from ._worker._byvalue import bare_class, fill, functions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,16 @@ def _resolves(target: type) -> bool:
 def _by_value(name: str, target: object) -> bytes:
     import dill  # multiprocess brings it; only classes of notebooks and scripts need it
 
+    class Pickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
+        def reducer_override(self, found: Any) -> Any:
+            return _model_by_value(found) if _is_model(found) and not _resolves(found) else NotImplemented
+
+    file = io.BytesIO()
     try:
-        pickled: bytes = dill.dumps(target, byref=False, recurse=True)
+        with warnings.catch_warnings():
+            # It warns where what it writes can't be read again.
+            warnings.simplefilter("error", dill.PicklingWarning)
+            Pickler(file, byref=False, recurse=True).dump((target, _annotated_names(target)))
     except Exception as error:  # pickling runs the objects' own code
         raise PluginLoadError(
             f"plugin {name!r} can't be sent to a worker by value: {type(error).__name__}: {error}; put its class into a "
@@ -74,4 +85,30 @@ def _by_value(name: str, target: object) -> bytes:
             plugin=name,
             kind="import",
         ) from error
-    return pickled
+    return file.getvalue()
+
+
+def _is_model(found: object) -> bool:
+    return isinstance(found, type) and "__pydantic_validator__" in vars(found)
+
+
+# What a class gets when it is made, or what holds on to the frame in which it was.
+_MADE_ANEW = {"__dict__", "__weakref__", "__abstractmethods__", "__signature__", "__pydantic_parent_namespace__", "_abc_impl"}
+
+
+def _model_by_value(model: type) -> Any:
+    """Say how to make a pydantic model anew, which dill can't: its schema refers to the model itself, so it is filled in later."""
+    named = {"__module__": model.__module__, "__qualname__": model.__qualname__}
+    rest = {key: value for key, value in vars(model).items() if key not in _MADE_ANEW and key not in named}
+    return bare_class, (type(model), model.__name__, model.__bases__, named), rest, None, None, fill
+
+
+def _annotated_names(target: object) -> dict[str, Any]:
+    """Return what annotations kept as text refer to: dill sends along only what the code itself refers to."""
+    found: dict[str, Any] = {}
+    for function in functions_of(target):
+        for annotation in function.__annotations__.values():
+            if isinstance(annotation, str):
+                names = compile(annotation, "<annotation>", "eval").co_names
+                found |= {name: function.__globals__[name] for name in names if name in function.__globals__}
+    return found

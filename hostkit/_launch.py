@@ -8,6 +8,7 @@ file's mode mean the same to a plugin wherever it runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -51,7 +52,7 @@ class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no t
         self._sentinel = self._popen.sentinel
         multiprocess.process._children.add(self)
 
-    def _Popen(self, process: WorkerProcess) -> Popen:  # noqa: N802 - the name that BaseProcess calls
+    def _Popen(self, process: WorkerProcess) -> Popen:  # noqa: N802  # pyright: ignore[reportIncompatibleMethodOverride]
         return Popen(process)
 
     def __reduce__(self) -> Any:
@@ -138,10 +139,8 @@ class Popen:
 
     def _signal_group(self, number: int) -> None:
         for send in (os.killpg, os.kill):
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 send(self.pid, number)
-            except (ProcessLookupError, PermissionError):
-                pass
 
     def close(self) -> None:
         """Release the sentinel. Idempotent."""

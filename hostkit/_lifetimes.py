@@ -13,7 +13,7 @@ import weakref
 from typing import Protocol
 
 import multiprocess.process
-import multiprocess.util  # noqa: F401 - imported for its exit handler, which must be registered before ours
+import multiprocess.util  # imported for its exit handler, which must be registered before ours
 
 from ._deadline import Deadline
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from ._config import RateConfig
 
-
 # Whoever waits as long as he was told must get his turn, whatever the sums lost to rounding.
 _ONE = 1.0 - 1e-9
 

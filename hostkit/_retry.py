@@ -24,5 +24,5 @@ def may_repeat(error: CallError, *, idempotent: bool) -> bool:
 
 def pause(config: RetryConfig, attempt: int, jitter: Callable[[], float] = random.random) -> float:
     """Return the seconds to wait after the ``attempt``-th try: anything below a limit that doubles."""
-    limit: float = min(config.max_wait, config.wait * 2.0 ** (attempt - 1))
+    limit: float = min(config.max_wait, config.wait * 2.0 ** min(attempt - 1, 64))
     return limit * jitter()

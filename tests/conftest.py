@@ -142,7 +142,7 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     command = [sys.executable, "-m", "hostkit", "--app", "demo"]
 
     def start(*arguments: str | bytes, **options: Any) -> subprocess.Popen[str]:
-        streams = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         process = subprocess.Popen([*command, *arguments], **{**streams, "text": True, **options})
         started.append(process)
         return process

@@ -103,24 +103,24 @@ def test_nobody_who_comes_later_overtakes_one_who_waits():
 
 
 def test_no_caller_starves_before_one_thing():
-    made, turns, stop = idle("only"), [0] * 8, threading.Event()
+    made, turns, stop = idle(), [0] * 8, threading.Event()
 
     def work(number):
         while not stop.is_set():
             thing = made.take(Deadline.after(LATER))
             turns[number] += 1
+            if turns[number] == 100:
+                stop.set()
             made.give(thing)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 10
-    while sum(turns) < 800 and time.monotonic() < end:
-        threading.Event().wait(0.01)
-    stop.set()
+    waiting(made, 8)
+    made.give("only")
     for thread in threads:
-        thread.join()
-    assert min(turns) > max(turns) / 4
+        thread.join(20)
+    assert min(turns) >= 99
 
 
 def test_one_who_gave_up_is_passed_over():

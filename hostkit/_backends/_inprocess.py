@@ -22,10 +22,10 @@ from .._log import hear_plugins, tell
 from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
+from .._worker._data import DataError
 from .._worker._failure import describe, is_interrupt, message, type_name
 from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
 from .._worker._loop import decoded, encoded, failure_of
-from .._worker._data import DataError
 from ._base import OfferedHook
 from ._plugin_loop import Items, PluginLoop, in_threads
 from ._turns import Turn, turns

@@ -35,8 +35,8 @@ from .._questions import spoken
 from .._raised import call_error, invalid_request, invalid_response, show_remote
 from .._shape import Shape
 from .._supervisor import Supervisor
-from .._worker._frames import CALL, END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated, parts
 from .._worker._data import DataError
+from .._worker._frames import CALL, END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated, parts
 from ._base import OfferedHook
 from ._historic import Historic, TurnPassed
 
@@ -224,8 +224,7 @@ class Process:
             raise InvalidResponse(f"plugin {self._name!r}: health: {error}", plugin=self._name, phase="health") from None
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
-        said = _spoken(self._ask("info", INFO, deadline))
-        return said
+        return _spoken(self._ask("info", INFO, deadline))
 
     def close(self, deadline: Deadline) -> None:
         complaints = self.supervisor.close(deadline)

@@ -45,7 +45,7 @@ def main(control_fd: int) -> None:
     thread.start()
     server.serve()
     for stream in (sys.stdout, sys.stderr):
-        try:
+        try:  # noqa: SIM105 - contextlib costs a worker's start
             stream.flush()
         except BaseException:  # noqa: S110 - the plugin may have put anything there, and it is the end
             pass
@@ -104,9 +104,9 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
 
 def _by_value(pickled: bytes) -> Any:
     try:
-        import dill
+        from ._byvalue import load
 
-        return dill.loads(pickled)
+        return load(pickled)
     except BaseException as error:  # unpickling runs the plugin author's code
         text = f"it can't be made from its pickle: {_failure.type_name(error)}: {_failure.message(error)}"
         raise LoadFailure("import", text) from error
@@ -124,4 +124,4 @@ def _introduction(said: dict[str, Any], loaded: LoadedPlugin) -> dict[str, Any]:
 
 
 def _answer(control: _socket.socket, kind: int, meta: dict[str, Any]) -> None:
-    send_all(lambda left: control.sendmsg(left), parts(kind, meta=json.dumps(meta).encode()))
+    send_all(control.sendmsg, parts(kind, meta=json.dumps(meta).encode()))

@@ -200,7 +200,9 @@ def _arguments(target: type, config: Mapping[str, Any]) -> tuple[tuple[Any, ...]
     if not takes_config or not (config or "config" in required):
         return (), {}
     value = _validated(maker, config)
-    names = maker.__code__.co_varnames[: maker.__code__.co_posonlyargcount]
+    assert maker is not None  # it has a config to take
+    code = maker.__code__
+    names = code.co_varnames[: code.co_posonlyargcount]
     return ((value,), {}) if "config" in names else ((), {"config": value})
 
 

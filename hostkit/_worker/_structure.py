@@ -119,7 +119,7 @@ class Structure:
             for attempt in converters:
                 try:
                     return attempt(value)
-                except DataError:  # noqa: PERF203 - which of them fits is the question
+                except DataError:
                     continue
             raise DataError("", words, found(value))
 
@@ -136,7 +136,7 @@ class Structure:
             for key, part in value.items():
                 try:
                     converted[convert_key(key)] = convert_value(part)
-                except DataError as error:  # noqa: PERF203 - free where nothing raises
+                except DataError as error:
                     raise error.under(key) from None
             return converted
 
@@ -223,7 +223,7 @@ class Structure:
                         taken[name] = converters[name](part)
                     elif not tolerant and name not in computed:
                         raise DataError("", no_such_field(name, converters), found(part))
-                except DataError as error:  # noqa: PERF203 - free where nothing raises
+                except DataError as error:
                     rows.extend(error.under(name).rows)
                     if len(rows) >= MOST_ROWS:
                         break

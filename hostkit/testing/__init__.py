@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import multiprocess
+from multiprocess.process import active_children
 
 from hostkit._backends import BACKENDS
 
@@ -73,14 +73,14 @@ class FakeClock:
 @contextmanager
 def no_leaks(patience: float = 5.0) -> Iterator[None]:
     """Raise ``AssertionError`` where the block leaves descriptors, threads or workers behind. Linux only."""
-    fds, threads, children = _fds(), set(threading.enumerate()), set(multiprocess.active_children())
+    fds, threads, children = _fds(), set(threading.enumerate()), set(active_children())
     yield
     end = time.monotonic() + patience
     while (left := _left(fds, threads, children)) and time.monotonic() < end:
         gc.collect()
         for thread in set(threading.enumerate()) - threads:
             thread.join(0.05)
-        for child in set(multiprocess.active_children()) - children:
+        for child in set(active_children()) - children:
             child.join(0.05)
     assert not left, f"left behind: {left}"
 
@@ -100,5 +100,5 @@ def _left(fds: dict[str, str], threads: set[threading.Thread], children: set[obj
     return [
         *(f"descriptor {fd} → {target}" for fd, target in new.items()),
         *(f"thread {thread.name}" for thread in set(threading.enumerate()) - threads),
-        *(f"process {child}" for child in set(multiprocess.active_children()) - children),
+        *(f"process {child}" for child in set(active_children()) - children),
     ]
