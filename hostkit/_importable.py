@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import io
 import os
 import site
 import sys
+import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ._errors import PluginLoadError
-from ._worker._byvalue import bare_class, fill, functions_of
+from ._worker._byvalue import bare_class, bare_enum, fill, functions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ def _by_value(name: str, target: object) -> bytes:
 
     class Pickler(dill.Pickler):  # type: ignore[misc]  # dill has no types
         def reducer_override(self, found: Any) -> Any:
-            return _model_by_value(found) if _is_model(found) and not _resolves(found) else NotImplemented
+            if not isinstance(found, type) or _resolves(found):
+                return NotImplemented
+            return _model_by_value(found) if "__pydantic_validator__" in vars(found) else _enum_by_value(found)
 
     file = io.BytesIO()
     try:
@@ -88,10 +92,6 @@ def _by_value(name: str, target: object) -> bytes:
     return file.getvalue()
 
 
-def _is_model(found: object) -> bool:
-    return isinstance(found, type) and "__pydantic_validator__" in vars(found)
-
-
 # What a class gets when it is made, or what holds on to the frame in which it was.
 _MADE_ANEW = {"__dict__", "__weakref__", "__abstractmethods__", "__signature__", "__pydantic_parent_namespace__", "_abc_impl"}
 
@@ -101,6 +101,19 @@ def _model_by_value(model: type) -> Any:
     named = {"__module__": model.__module__, "__qualname__": model.__qualname__}
     rest = {key: value for key, value in vars(model).items() if key not in _MADE_ANEW and key not in named}
     return bare_class, (type(model), model.__name__, model.__bases__, named), rest, None, None, fill
+
+
+def _enum_by_value(found: type) -> Any:
+    """Say how to make an enumeration anew, whose members dill would make without their class."""
+    if not isinstance(found, enum.EnumMeta) or "__init__" in vars(found):
+        return NotImplemented
+    named = {"__module__": found.__module__, "__qualname__": found.__qualname__}
+    members = {name: member.value for name, member in found.__members__.items()}
+    rest = {key: value for key, value in vars(found).items() if isinstance(value, _METHODS) and not key.startswith("__")}
+    return bare_enum, (type(found), found.__name__, found.__bases__, named, members), rest, None, None, fill
+
+
+_METHODS = (types.FunctionType, property, classmethod, staticmethod)
 
 
 def _annotated_names(target: object) -> dict[str, Any]:

@@ -32,6 +32,15 @@ def bare_class(meta: type, name: str, bases: tuple[type, ...], named: dict[str, 
     return made
 
 
+def bare_enum(meta: Any, name: str, bases: tuple[type, ...], named: dict[str, Any], members: dict[str, Any]) -> type:
+    """Make an enumeration with its members, for ``fill`` to add its methods."""
+    namespace = meta.__prepare__(name, bases)
+    for member, value in {**named, **members}.items():
+        namespace[member] = value
+    made: type = meta(name, bases, namespace)
+    return made
+
+
 def fill(made: type, attributes: dict[str, Any]) -> None:
     """Complete a class."""
     for name, value in attributes.items():
