@@ -271,9 +271,7 @@ class ExecutionContext:
         if self._cancelled:
             raise CallCancelled("the caller cancelled this call", plugin=self._caller.plugin, request_id=self.request_id)
         if self.cancelled:
-            raise CallTimeout(
-                f"the call's {self._timeout} s are over", plugin=self._caller.plugin, request_id=self.request_id
-            )
+            raise CallTimeout(f"the call's {self._timeout} s are over", plugin=self._caller.plugin, request_id=self.request_id)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

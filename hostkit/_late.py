@@ -1,7 +1,7 @@
 """Calls that their callers gave up: cancel them, and wait a little for their end, so that the worker can go on.
 
-    caller gives up ─► CANCEL ─► ends within the grace ─► the channel is idle again
-                                └► goes on              ─► the worker is replaced
+caller gives up ─► CANCEL ─► ends within the grace ─► the channel is idle again
+                            └► goes on              ─► the worker is replaced
 """
 
 from __future__ import annotations

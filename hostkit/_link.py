@@ -1,9 +1,9 @@
 """The host's side of one running worker: its process, sockets and outputs, from the first fork to the last descriptor.
 
-    start()      process, BOOT ──► …                      any thread
-    READY ◄──    ``introduced`` resolves                  monitor thread
-    channels     used by callers directly                 any thread
-    death        ``ended`` is set, then ``on_end`` runs   monitor thread
+start()      process, BOOT ──► …                      any thread
+READY ◄──    ``introduced`` resolves                  monitor thread
+channels     used by callers directly                 any thread
+death        ``ended`` is set, then ``on_end`` runs   monitor thread
 """
 
 from __future__ import annotations

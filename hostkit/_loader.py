@@ -1,6 +1,6 @@
 """Find a plugin, decide on it, start its backend, and close it again.
 
-    name ─► spec ─► manifest, read anew ─► what it requires, loaded first ─► decided ─► backend ─► hooks ─► lane
+name ─► spec ─► manifest, read anew ─► what it requires, loaded first ─► decided ─► backend ─► hooks ─► lane
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ class Loader:
         for name in _requirements.load_order(record.name, specs):
             needed = self.record(name)
             if not needed.config.enabled:
-                raise RequirementError(f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration")
+                raise RequirementError(
+                    f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration"
+                )
             with needed.lock:
                 if needed.lane is None:
                     self._load_alone(needed, specs)
@@ -249,5 +251,3 @@ def not_found(name: object, specs: Mapping[str, PluginSpec], group: str) -> str:
         return f"no plugin {shown!r} in {group}; did you mean {near[0]!r}?"
     there = f"there is {', '.join(list(specs)[:10])}" if specs else "none is installed"
     return f"no plugin {shown!r} in {group}; {there}"
-
-

@@ -13,30 +13,33 @@ from ._errors import (
     PluginFailed,
     PluginLoadError,
 )
+from ._worker._data import MOST_ROWS
+from ._worker._failure import MESSAGE_LIMIT, TRACEBACK_LIMIT, clean
+
+# How far a call has come where the plugin's side tells of an error.
+_PHASES = {"request", "execute", "response", "health", "info", "close"}
+_ROW = ("path", "expected", "found")
 
 
 def call_error(said: Mapping[str, Any], *, plugin: str, request_id: str) -> CallError:
     """Return the error for ``failure_of`` data. The data may come from a worker: every field is taken as text or dropped."""
-    phase = _text(said.get("phase")) or "execute"
-    where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase}
+    phase = _text(said.get("phase"))
+    where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase if phase in _PHASES else "execute"}
     if isinstance(said.get("rows"), list):
-        rows = [{key: _text(row.get(key)) for key in _ROW} for row in said["rows"][:50] if isinstance(row, dict)]
+        rows = [{key: _text(row.get(key)) for key in _ROW} for row in said["rows"][:MOST_ROWS] if isinstance(row, dict)]
         return _data_error(rows, where)
     kind, message = _text(said.get("type")), _text(said.get("message"))
     if said.get("cancelled") is True:
         return CallCancelled(f"plugin {plugin!r} stopped because its call was given up: {message}", **where)
-    doing = "" if phase == "execute" else f" in {phase}"
+    doing = "" if where["phase"] == "execute" else f" in {phase}"
     return PluginFailed(
         f"plugin {plugin!r} raised {kind}{doing}: {message}" if kind else f"plugin {plugin!r}: {message}",
         remote_type=kind,
         remote_message=message,
-        remote_traceback=_text(said.get("traceback")),
+        remote_traceback=_text(said.get("traceback"), 2 * TRACEBACK_LIMIT),
         retryable=said.get("retryable") is True,
         **where,
     )
-
-
-_ROW = ("path", "expected", "found")
 
 
 def _data_error(rows: list[dict[str, str]], where: dict[str, Any]) -> CallError:
@@ -66,7 +69,7 @@ def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError:
         plugin=plugin,
         kind=_text(said.get("kind")),
         remote_type=_text(said.get("type")),
-        remote_traceback=_text(said.get("traceback")),
+        remote_traceback=_text(said.get("traceback"), 2 * TRACEBACK_LIMIT),
     )
 
 
@@ -77,5 +80,6 @@ def show_remote(error: CallError | PluginLoadError) -> None:
         error.add_note(f"\n--- in the plugin ---\n{trace.rstrip()}")
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: object, limit: int = 2 * MESSAGE_LIMIT) -> str:
+    """Return a text that any log can hold; a worker's own words are shorter than the limit, so only a hostile one's are cut."""
+    return clean(value[:limit]) if isinstance(value, str) else ""

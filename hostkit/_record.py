@@ -1,8 +1,8 @@
 """Everything that belongs to one plugin of a host, and the walk of one call through it.
 
-    call ─► context ─► lane (loaded on first use) ─► rate ─► gate ─► backend.call ─► answer
-                         ▲                                              │
-                         └── a repeat, where it is safe ◄── CallError ◄─┘
+call ─► context ─► lane (loaded on first use) ─► rate ─► gate ─► backend.call ─► answer
+                     ▲                                              │
+                     └── a repeat, where it is safe ◄── CallError ◄─┘
 """
 
 from __future__ import annotations

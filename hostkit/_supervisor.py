@@ -1,7 +1,7 @@
 """Keep an isolated plugin's workers alive: start them, replace dead ones within a budget, and say why when it is used up.
 
-    starting ─► ready ─► (dies) ─► restart after a back-off ─► ready …
-                              └─► more deaths than the budget ─► failed: every call is CircuitOpen until a reload
+starting ─► ready ─► (dies) ─► restart after a back-off ─► ready …
+                          └─► more deaths than the budget ─► failed: every call is CircuitOpen until a reload
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ NEARLY = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.tuples(inner, inner)
-        | st.dictionaries(st.text() | st.integers() | st.floats() | st.none() | st.dates() | st.tuples(st.integers()), inner, max_size=4)
+        | st.dictionaries(
+            st.text() | st.integers() | st.floats() | st.none() | st.dates() | st.tuples(st.integers()), inner, max_size=4
+        )
         | st.frozensets(st.integers() | st.text(), max_size=3)
     ),
     max_leaves=10,
@@ -379,7 +381,9 @@ class Explodes:
 Explodes.a = property(lambda self: (_ for _ in ()).throw(LookupError("gone")))
 
 
-@pytest.mark.parametrize("value", [Hostile(), Nameless(), Chatty(), SurrogateRepr(), Loops(a=1), object.__new__(Explodes)], ids=range(6))
+@pytest.mark.parametrize(
+    "value", [Hostile(), Nameless(), Chatty(), SurrogateRepr(), Loops(a=1), object.__new__(Explodes)], ids=range(6)
+)
 def test_hostile_objects_are_told_and_run_nothing_that_hurts(value):
     for codec in (PlainCodec(), codec_for(dict), codec_for(Anything), codec_for(Mapped)):
         refused(lambda codec=codec: codec.encode(value))
@@ -570,7 +574,13 @@ def test_a_number_that_pydantic_would_silently_write_as_null_is_refused(number, 
 
 def test_a_null_that_is_one_is_fine():
     codec = codec_for(Anything)
-    for value in (Anything(), Anything(a=[None, "null"]), Anything(a={"null": None}, b=1.0), Anything(a=(1, None)), Anything(a={None})):
+    for value in (
+        Anything(),
+        Anything(a=[None, "null"]),
+        Anything(a={"null": None}, b=1.0),
+        Anything(a=(1, None)),
+        Anything(a={None}),
+    ):
         assert codec.decode(codec.encode(value)).b == value.b
 
 
@@ -622,7 +632,9 @@ def test_surrogates_and_objects_in_a_model_are_named_with_their_place():
     assert refused(lambda: codec_for(Anything).encode(Anything(a=object())))[0][2].startswith("Unable to serialize unknown type")
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd"), KeyError("odd"), RecursionError("odd"), SystemError("odd")])
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), RuntimeError("odd"), KeyError("odd"), RecursionError("odd"), SystemError("odd")]
+)
 def test_a_validator_that_raises_whatever_is_a_data_error(error):
     class Picky(BaseModel):
         a: int
@@ -690,7 +702,10 @@ def test_constraints_in_annotations_hold():
     assert codec_for(Positive).decode(b"3") == 3
     assert refused(lambda: codec_for(Positive).decode(b"0"))
     assert codec_for(Order).decode(b'{"count": 1, "tags": ["abc"]}') == Order(1, ["abc"])
-    assert [row[0] for row in refused(lambda: codec_for(Order).decode(b'{"count": 0, "tags": ["abc", "abcd"]}'))] == ["count", "tags.1"]
+    assert [row[0] for row in refused(lambda: codec_for(Order).decode(b'{"count": 0, "tags": ["abc", "abcd"]}'))] == [
+        "count",
+        "tags.1",
+    ]
 
 
 def test_pydantic_dataclasses_are_models():

@@ -346,9 +346,7 @@ CONTEXT = """
 
 
 def test_the_context_has_what_the_caller_passed(load):
-    seen = load(CONTEXT).execute(
-        "p", 1, timeout=9, headers={"h": "1"}, metadata={"m": [1]}, request_id="my-request", max_retries=2
-    )
+    seen = load(CONTEXT).execute("p", 1, timeout=9, headers={"h": "1"}, metadata={"m": [1]}, request_id="my-request", max_retries=2)
     assert seen == {
         "request_id": "my-request",
         "timeout": 9,
@@ -377,7 +375,9 @@ def test_a_logged_line_arrives_with_plugin_and_request_id(load, log):
     host = load(CONTEXT)
     host.execute("p", "x", request_id="r-1")
     host.close()
-    assert [(row["plugin"], row["request_id"], row["level"]) for row in log if row["text"] == "working on x"] == [("p", "r-1", "INFO")]
+    assert [(row["plugin"], row["request_id"], row["level"]) for row in log if row["text"] == "working on x"] == [
+        ("p", "r-1", "INFO")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -578,7 +578,13 @@ def test_a_plugin_speaks_for_itself(load):
     assert (status.status, status.message, status.metadata) == (hostkit.Status.DEGRADED, "cache only", {"cache": 3})
     assert 0 < status.response_time < 5
     info = host.info("p")
-    assert (info.name, info.version, info.description, info.author, info.capabilities) == ("renamed", "9.9", "what it does", "who", ("a", "b"))
+    assert (info.name, info.version, info.description, info.author, info.capabilities) == (
+        "renamed",
+        "9.9",
+        "what it does",
+        "who",
+        ("a", "b"),
+    )
     assert info.metadata["k"] == "v"
 
 
@@ -623,13 +629,16 @@ def test_async_health_info_and_close_are_awaited(load):
 def test_close_is_called_once_and_in_reverse_order_of_loading(install, host, place, tmp_path):
     notes = tmp_path / "notes"
     for name in ("one", "two"):
-        install(name, f"""
+        install(
+            name,
+            f"""
             class P:
                 def execute(self, ctx, request): ...
                 def close(self):
                     with open({str(notes)!r}, "a") as file:
                         file.write("{name} ")
-        """)
+        """,
+        )
         host.load(name, isolation=place)
     host.close()
     host.close()
@@ -737,7 +746,9 @@ def test_an_object_can_be_registered(host, place):
 
 
 def test_the_operators_config_reaches_the_constructor(install, new_host, place):
-    install("p", """
+    install(
+        "p",
+        """
         from dataclasses import dataclass
 
         @dataclass
@@ -749,7 +760,8 @@ def test_the_operators_config_reaches_the_constructor(install, new_host, place):
                 self.config = config
             def execute(self, ctx, request):
                 return self.config.depth
-    """)
+    """,
+    )
     host = new_host(config={"plugins": {"p": {"config": {"depth": 4}}}})
     host.load("p", isolation=place)
     assert host.execute("p", None) == 4

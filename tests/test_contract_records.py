@@ -61,7 +61,9 @@ def test_a_copy_of_a_record_is_equal_to_it(record):
         copy.deepcopy(record),
         pickle.loads(pickle.dumps(record)),
         record.__replace__(),
-        eval(repr(record), {"PluginInfo": PluginInfo, "HealthStatus": HealthStatus, "Status": Status}) if record is INFO else record,
+        eval(repr(record), {"PluginInfo": PluginInfo, "HealthStatus": HealthStatus, "Status": Status})
+        if record is INFO
+        else record,
     ]
     for other in copies:
         assert other == record

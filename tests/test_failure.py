@@ -146,14 +146,22 @@ def test_the_text_shows_the_plugins_source_and_none_of_hostkits(install, host, i
     with pytest.raises(hostkit.PluginFailed) as caught:
         host.execute("deep", {})
     text = caught.value.remote_traceback
-    for words in ("return self.second(request)", 'return third("{")', "JSONDecodeError", "hint: look at the value", "LookupError: not found"):
+    for words in (
+        "return self.second(request)",
+        'return third("{")',
+        "JSONDecodeError",
+        "hint: look at the value",
+        "LookupError: not found",
+    ):
         assert words in text
     assert "hostkit" not in text.replace("deep/__init__.py", "")
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
 def test_the_text_of_a_failed_import_shows_the_plugins_lines_alone(install, host, isolation):
-    install("broken", "import logging\nfrom .inner import missing\n", files={"inner.py": "def f():\n    raise OSError('no')\n\nf()\n"})
+    install(
+        "broken", "import logging\nfrom .inner import missing\n", files={"inner.py": "def f():\n    raise OSError('no')\n\nf()\n"}
+    )
     with pytest.raises(hostkit.PluginLoadError) as caught:
         host.load("broken", isolation=isolation)
     text = caught.value.remote_traceback
@@ -434,7 +442,12 @@ def test_a_hostile_exception_hides_nothing_of_another_one(name):
     outer.__cause__ = CORPUS[name]()
     text = told(outer)["traceback"]
     assert "ValueError: outer" in text
-    assert told(ExceptionGroup("group", [error for error in [CORPUS[name]()] if isinstance(error, Exception)] or [ValueError()]))["type"] == "ExceptionGroup"
+    assert (
+        told(ExceptionGroup("group", [error for error in [CORPUS[name]()] if isinstance(error, Exception)] or [ValueError()]))[
+            "type"
+        ]
+        == "ExceptionGroup"
+    )
 
 
 def test_what_is_known_of_a_hostile_exception_is_told():
@@ -478,7 +491,11 @@ def test_the_members_of_a_group_are_told_with_their_own_tracebacks():
     assert '  |     raise KeyError("inner")' in text
 
 
-@given(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=())), st.lists(st.one_of(st.text(), st.integers(), st.none())))
+@given(
+    st.text(st.characters(exclude_categories=())),
+    st.text(st.characters(exclude_categories=())),
+    st.lists(st.one_of(st.text(), st.integers(), st.none())),
+)
 def test_any_text_in_name_message_and_notes_is_told(name, text, notes):
     error = strange_name(name, text)
     error.args = (text,)
@@ -571,7 +588,9 @@ main_thread_only = pytest.mark.skipif(
 
 @main_thread_only
 @pytest.mark.parametrize(
-    "action", [spin, calls, waits, cleans_up, raises_again, raises_it_again, in_a_with, in_a_generator], ids=lambda action: action.__name__
+    "action",
+    [spin, calls, waits, cleans_up, raises_again, raises_it_again, in_a_with, in_a_generator],
+    ids=lambda action: action.__name__,
 )
 def test_a_real_ctrl_c_is_one_wherever_it_strikes(action):
     error = really_interrupted(action)
@@ -743,7 +762,10 @@ def test_nothing_else_is_a_ctrl_c():
 
 
 def test_a_real_ctrl_c_ends_the_host_and_a_plugins_own_does_not(site, install):
-    install("spins", "class P:\n    def execute(self, ctx, request):\n        print('go', flush=True)\n        while True:\n            pass\n")
+    install(
+        "spins",
+        "class P:\n    def execute(self, ctx, request):\n        print('go', flush=True)\n        while True:\n            pass\n",
+    )
     install("raises", "class P:\n    def execute(self, ctx, request):\n        raise KeyboardInterrupt\n")
     script = textwrap.dedent(
         """

@@ -44,7 +44,7 @@ def test_endless_recursion_is_a_failed_call_and_the_worker_stays(faulty):
 
 def test_threads_that_the_system_refuses_fail_the_call_and_not_the_worker(faulty_worker, monkeypatch):
     bad = faulty_worker()
-    error = bad.fails(PluginFailed, "answer", what="(_ for _ in ()).throw(RuntimeError(\"can't start new thread\"))", stays=True)
+    error = bad.fails(PluginFailed, "answer", what='(_ for _ in ()).throw(RuntimeError("can\'t start new thread"))', stays=True)
     assert error.remote_type == "RuntimeError"
 
 
@@ -104,7 +104,9 @@ TYPED = """
 """
 
 
-@pytest.mark.parametrize("what", ["{}", "{'number': '1'}", "{'number': True}", "{'number': 1, 'more': 2}", "None", "[1]", "3", "{'number': 1.5}"])
+@pytest.mark.parametrize(
+    "what", ["{}", "{'number': '1'}", "{'number': True}", "{'number': 1, 'more': 2}", "None", "[1]", "3", "{'number': 1.5}"]
+)
 def test_an_answer_of_another_type_than_promised_is_an_invalid_response(install, host, isolation, what):
     install("typed", TYPED)
     host.load("typed", isolation=isolation)

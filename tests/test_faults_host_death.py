@@ -87,7 +87,9 @@ def test_a_host_that_is_killed_leaves_no_worker(script, state):
     assert_gone(pids)
 
 
-@pytest.mark.parametrize("how", ["os._exit(3)", "os.abort()", "__import__('ctypes').string_at(0)", "os.kill(os.getpid(), signal.SIGTERM)"])
+@pytest.mark.parametrize(
+    "how", ["os._exit(3)", "os.abort()", "__import__('ctypes').string_at(0)", "os.kill(os.getpid(), signal.SIGTERM)"]
+)
 def test_a_host_that_dies_by_itself_leaves_no_worker(script, how):
     process = script(f"told(*pids())\n{how}\n")
     pids = said(process)
@@ -165,7 +167,9 @@ def test_two_stuck_plugins_hold_up_the_exit_no_longer_than_one(script, install):
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
 def test_an_async_plugin_that_nobody_closes_ends_with_the_program_too(script, install, isolation):
-    install("sleeper", "import asyncio\nclass P:\n    async def execute(self, ctx, request):\n        await asyncio.sleep(request)\n")
+    install(
+        "sleeper", "import asyncio\nclass P:\n    async def execute(self, ctx, request):\n        await asyncio.sleep(request)\n"
+    )
     process = script(
         f"""
         host.load("sleeper", isolation={isolation!r})
@@ -184,7 +188,9 @@ def test_an_async_plugin_that_nobody_closes_ends_with_the_program_too(script, in
 
 
 def test_an_in_process_plugin_that_will_not_close_does_not_hold_up_the_exit(script, install):
-    install("stuck", "import time\nclass P:\n    def execute(self, ctx, request): ...\n    def close(self):\n        time.sleep(60)\n")
+    install(
+        "stuck", "import time\nclass P:\n    def execute(self, ctx, request): ...\n    def close(self):\n        time.sleep(60)\n"
+    )
     process = script('host.load("stuck", isolation="none")\ntold("ready")\n')
     assert process.stdout.readline() == "ready\n"
     started = time.monotonic()
@@ -195,7 +201,10 @@ def test_an_in_process_plugin_that_will_not_close_does_not_hold_up_the_exit(scri
 
 def test_a_plugins_close_is_called_at_exit(script, install, tmp_path):
     place = tmp_path / "closed"
-    install("tidy", f"class P:\n    def execute(self, ctx, request): ...\n    def close(self):\n        open({str(place)!r}, 'w').close()\n")
+    install(
+        "tidy",
+        f"class P:\n    def execute(self, ctx, request): ...\n    def close(self):\n        open({str(place)!r}, 'w').close()\n",
+    )
     process = script('host.load("tidy", isolation="process")\ntold("ready")\n')
     process.communicate(timeout=20)
     assert place.exists()

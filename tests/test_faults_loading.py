@@ -206,7 +206,9 @@ def test_a_load_error_that_says_nonsense_is_still_one_typed_error(install, host,
 
 
 def test_what_a_plugin_prints_while_it_starts_is_no_handshake_and_does_no_harm(install, host, log):
-    install("loud", "import os\nprint('a banner')\nos.write(1, b'raw banner\\n')\n" + "\n".join(line[4:] for line in FINE.splitlines()))
+    install(
+        "loud", "import os\nprint('a banner')\nos.write(1, b'raw banner\\n')\n" + "\n".join(line[4:] for line in FINE.splitlines())
+    )
     host.load("loud", isolation="process")
     assert host.execute("loud", 1) == 1
     host.close()

@@ -16,7 +16,9 @@ RESULT, ERROR, ITEM, END, PING, CALL, READY, GOODBYE = 4, 5, 6, 7, 8, 3, 2, 13
 NOBODY = 1 << 50
 
 
-def frame(kind=RESULT, call_id=NOBODY, payload=b"1", *, meta=b"", magic=b"hk", version=1, flags=0, reserved=0, timeout=0.0, sizes=None):
+def frame(
+    kind=RESULT, call_id=NOBODY, payload=b"1", *, meta=b"", magic=b"hk", version=1, flags=0, reserved=0, timeout=0.0, sizes=None
+):
     sizes = sizes or (len(meta), len(payload), 0)
     return (HEADER.pack(magic, version, kind, flags, reserved, call_id, timeout, *sizes) + meta + payload).hex()
 
@@ -113,7 +115,15 @@ def test_an_answer_before_its_call_is_a_protocol_error_for_the_call_that_finds_i
 
 
 @pytest.mark.parametrize(
-    "meta", [b"", b"[]", b"\xff\xfe", b'{"type": [], "message": 3, "rows": 7, "phase": {}}', b'{"rows": [3, {}, {"path": []}]}', b"[" * 50_000]
+    "meta",
+    [
+        b"",
+        b"[]",
+        b"\xff\xfe",
+        b'{"type": [], "message": 3, "rows": 7, "phase": {}}',
+        b'{"rows": [3, {}, {"path": []}]}',
+        b"[" * 50_000,
+    ],
 )
 def test_an_error_frame_full_of_nonsense_is_still_one_typed_error(faulty_worker, meta):
     bad = faulty_worker()
@@ -165,7 +175,13 @@ def test_a_closed_control_socket_costs_the_worker_and_one_typed_error_at_most(fa
 
 @pytest.mark.parametrize(
     "data",
-    [b"garbage on the control socket......................".hex(), frame(RESULT), frame(ERROR), frame(READY, meta=b"{}"), frame(GOODBYE)],
+    [
+        b"garbage on the control socket......................".hex(),
+        frame(RESULT),
+        frame(ERROR),
+        frame(READY, meta=b"{}"),
+        frame(GOODBYE),
+    ],
     ids=["garbage", "result", "error", "second handshake", "goodbye"],
 )
 def test_what_nobody_asked_for_on_the_control_socket_is_a_protocol_error(faulty_worker, data):
@@ -196,7 +212,15 @@ def test_a_health_answer_full_of_nonsense_is_an_unhealthy_status(install, host):
         """,
     )
     host.load("sly", isolation="process")
-    for said in ("{}", "[]", "3", '{"status": "sleepy"}', '{"status": "healthy", "metadata": 3}', '{"status": []}', "[" * 500 + "]" * 500):
+    for said in (
+        "{}",
+        "[]",
+        "3",
+        '{"status": "sleepy"}',
+        '{"status": "healthy", "metadata": 3}',
+        '{"status": []}',
+        "[" * 500 + "]" * 500,
+    ):
         host.execute("sly", said)
         assert host.health("sly").status.value == "unhealthy"
     assert host.execute("sly", "{}") is None

@@ -40,8 +40,10 @@ SYNC = """
                 P.seen.append("closed")
 """
 
-ASYNC = SYNC.replace("def execute", "async def execute").replace("time.sleep(0.01)", "await asyncio.sleep(0.01)").replace(
-    "import os, time", "import asyncio, os, time"
+ASYNC = (
+    SYNC.replace("def execute", "async def execute")
+    .replace("time.sleep(0.01)", "await asyncio.sleep(0.01)")
+    .replace("import os, time", "import asyncio, os, time")
 )
 
 

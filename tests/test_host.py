@@ -138,7 +138,9 @@ def test_a_plugins_limits_hold_in_its_worker(install, host):
 
 
 def test_declared_concurrency_holds_in_process_too(install, new_host):
-    install("p", """
+    install(
+        "p",
+        """
         import threading
 
         class P:
@@ -153,21 +155,27 @@ def test_declared_concurrency_holds_in_process_too(install, new_host):
                 with self.lock:
                     self.now -= 1
                 return self.most
-    """, manifest="concurrency = 2")
+    """,
+        manifest="concurrency = 2",
+    )
     host = new_host()
     futures = [host.submit("p", None) for _ in range(12)]
     assert max(future.result(30) for future in futures) == 2
 
 
 def test_whoever_waits_too_long_for_a_turn_is_told_that_the_plugin_is_busy(install, new_host, isolation):
-    install("p", """
+    install(
+        "p",
+        """
         class P:
             def execute(self, ctx, request):
                 if request is not None:
                     open(request, "w").close()
                     while not ctx.cancelled:
                         pass
-    """, manifest="concurrency = 1")
+    """,
+        manifest="concurrency = 1",
+    )
     host = new_host(config={"defaults": {"cancel_grace": 5}})
     host.load("p", isolation=isolation)
     started = os.path.join(os.environ["XDG_CACHE_HOME"], "started")
@@ -182,13 +190,16 @@ def test_whoever_waits_too_long_for_a_turn_is_told_that_the_plugin_is_busy(insta
 
 
 def test_many_threads_that_want_an_unloaded_plugin_load_it_once(install, host, tmp_path):
-    install("p", f"""
+    install(
+        "p",
+        f"""
         class P:
             def __init__(self):
                 with open({str(tmp_path / "made")!r}, "a") as file:
                     file.write("x")
             def execute(self, ctx, request): ...
-    """)
+    """,
+    )
     threads = [threading.Thread(target=host.execute, args=("p", None)) for _ in range(8)]
     for thread in threads:
         thread.start()

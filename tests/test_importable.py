@@ -72,7 +72,9 @@ def test_a_directory_plugin_imports_its_own_modules(new_host, tmp_path):
     place = tmp_path / "plugins" / "folder"
     place.mkdir(parents=True)
     (place / "plugin.json").write_text('{"name": "folder", "version": "1.0", "entry_point": "folder_code:P"}')
-    (place / "folder_code.py").write_text("from folder_rest import answer\nclass P:\n    def execute(self, ctx, request):\n        return answer\n")
+    (place / "folder_code.py").write_text(
+        "from folder_rest import answer\nclass P:\n    def execute(self, ctx, request):\n        return answer\n"
+    )
     (place / "folder_rest.py").write_text("answer = 'from the folder'")
     for isolation in hostkit.testing.isolations():
         host = new_host(config={"discovery": {"paths": [str(tmp_path / "plugins")]}})
@@ -160,7 +162,9 @@ def test_the_directory_of_the_script_can_be_imported_from(install, site, tmp_pat
     install("ask", ASK)
     (tmp_path / "program.py").write_text(PROGRAM.format(names=["beside"]))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    done = subprocess.run([sys.executable, tmp_path / "program.py"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.split() == ["beside"] * 2
 
 

@@ -270,7 +270,20 @@ def test_only_what_is_allowed_of_the_environment_reaches_the_worker(make_faulty,
     assert seen["LANG"] == "C.UTF-8"
     assert seen["LC_TIME"] == "C"
     assert seen["PATH"] == os.environ["PATH"]
-    allowed = {"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER", "WANTED", "PYDANTIC_DISABLE_PLUGINS", "LC_CTYPE"}
+    allowed = {
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LOGNAME",
+        "PATH",
+        "SHELL",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "WANTED",
+        "PYDANTIC_DISABLE_PLUGINS",
+        "LC_CTYPE",
+    }
     assert {name for name in seen if name not in allowed and not name.startswith("LC_")} == set()
     raw = bad.call("answer", what="open('/proc/self/environ').read()")
     assert "hunter2" not in raw

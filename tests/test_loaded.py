@@ -85,7 +85,9 @@ def test_a_module_that_is_not_there_is_an_import_failure(name):
     assert f"importing {name} raised " in refused(lambda: resolve(f"{name}:P"), "import")
 
 
-@pytest.mark.parametrize("error", ["ValueError('x')", "SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()", "BaseException('x')"])
+@pytest.mark.parametrize(
+    "error", ["ValueError('x')", "SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit()", "BaseException('x')"]
+)
 def test_whatever_an_import_raises_is_an_import_failure(error, site):
     (site / "raising_module.py").write_text(f"raise {error}\n")
     text = refused(lambda: resolve("raising_module:P"), "import")

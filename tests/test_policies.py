@@ -62,7 +62,9 @@ def test_a_deadline_of_any_length_can_be_waited_with(seconds):
         waiting = waits()
         release = waiting.set if waits is threading.Event else waiting.notify
         waiting.acquire() if waits is threading.Condition else None
-        timer = threading.Timer(0.01, release if waits is threading.Event else lambda w=waiting: w.acquire() and (w.notify(), w.release()))
+        timer = threading.Timer(
+            0.01, release if waits is threading.Event else lambda w=waiting: w.acquire() and (w.notify(), w.release())
+        )
         timer.start()
         assert waiting.wait(wait)
         timer.join()

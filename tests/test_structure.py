@@ -238,7 +238,9 @@ SAME_IN_PYDANTIC = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "data", "meaning"), SAME_IN_PYDANTIC, ids=[str(number) for number in range(len(SAME_IN_PYDANTIC))])
+@pytest.mark.parametrize(
+    ("annotation", "data", "meaning"), SAME_IN_PYDANTIC, ids=[str(number) for number in range(len(SAME_IN_PYDANTIC))]
+)
 def test_data_means_the_same_in_a_pydantic_model(annotation, data, meaning):
     if sys.version_info < (3, 12) and "Title" in str(annotation) + "Loose Wider Tree":
         pytest.importorskip("typing_extensions")
@@ -251,8 +253,14 @@ def test_data_means_the_same_in_a_pydantic_model(annotation, data, meaning):
 
 
 MAY_BE_ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-10, 10) | st.floats(-5, 5) | st.sampled_from(["", "x", "1", "red", "2024-01-02", "text"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "street", "value", "next", "1"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-10, 10)
+    | st.floats(-5, 5)
+    | st.sampled_from(["", "x", "1", "red", "2024-01-02", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "street", "value", "next", "1"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -361,7 +369,19 @@ def test_what_no_data_can_be_is_found_before_the_first_call():
         given: dataclasses.InitVar[int]
         kept: int
 
-    for annotation in (Own, complex, bytes, type, object(), 5, list[Own], dict[str, Own], Optional[Own], Literal[b"x"], collections.abc.Callable):
+    for annotation in (
+        Own,
+        complex,
+        bytes,
+        type,
+        object(),
+        5,
+        list[Own],
+        dict[str, Own],
+        Optional[Own],
+        Literal[b"x"],
+        collections.abc.Callable,
+    ):
         with pytest.raises(TypeError):
             codec_for(annotation)
     with pytest.raises(TypeError, match="InitVar"):

@@ -18,7 +18,9 @@ from hostkit._worker._frames import BOOT, CALL, CLOSE, END, ERROR, GOODBYE, ITEM
 
 PACKAGE = Path(hostkit.__file__).parent
 OURS = [PACKAGE / "__init__.py", PACKAGE / "_contract.py", PACKAGE / "_errors.py", *sorted((PACKAGE / "_worker").glob("*.py"))]
-OLDER = [name for name in ("python3.9", "python3.10") if shutil.which(name) or list(Path.home().glob(f".pyenv/versions/{name[6:]}.*"))]
+OLDER = [
+    name for name in ("python3.9", "python3.10") if shutil.which(name) or list(Path.home().glob(f".pyenv/versions/{name[6:]}.*"))
+]
 
 
 @pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)

@@ -1,7 +1,7 @@
 """Run a plugin in the host's own process: the fastest place, and nothing protects the host from it.
 
-    call ─► plugin.execute ─► answer                       (typed: the very objects)
-    call ─► JSON ─► plugin.execute ─► JSON ─► answer       (plain data: what an isolated plugin would see)
+call ─► plugin.execute ─► answer                       (typed: the very objects)
+call ─► JSON ─► plugin.execute ─► JSON ─► answer       (plain data: what an isolated plugin would see)
 """
 
 from __future__ import annotations
@@ -326,9 +326,7 @@ class InProcess:
             sys.path.remove(self._path)
 
 
-_NOT_INTERRUPTED = (
-    "in-process code can't be interrupted, so it ran to its end (an isolated plugin is stopped at its deadline)"
-)
+_NOT_INTERRUPTED = "in-process code can't be interrupted, so it ran to its end (an isolated plugin is stopped at its deadline)"
 
 
 def _is_own(error: CallError) -> bool:

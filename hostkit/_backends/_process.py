@@ -1,7 +1,7 @@
 """Run a plugin in worker processes.
 
-    call ─► JSON ─► idle channel ═══ socketpair ═══ worker ─► plugin.execute
-    answer ◄─ JSON ◄─ the same channel, read by the caller itself
+call ─► JSON ─► idle channel ═══ socketpair ═══ worker ─► plugin.execute
+answer ◄─ JSON ◄─ the same channel, read by the caller itself
 """
 
 from __future__ import annotations

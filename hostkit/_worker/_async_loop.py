@@ -75,9 +75,7 @@ async def _answer(server: Server, channel: socket.socket, frame: Frame) -> None:
     await loop.sock_sendall(channel, b"".join(last))
 
 
-async def _run(
-    server: Server, channel: socket.socket, frame: Frame, context: ExecutionContext
-) -> list[bytes]:
+async def _run(server: Server, channel: socket.socket, frame: Frame, context: ExecutionContext) -> list[bytes]:
     loaded = server.loaded
     if frame.flags & HOOK:
         # On a thread: a sync hook may block, and an async one is finished on this very loop.

@@ -62,9 +62,7 @@ class Control:
             error = {"type": "", "message": f"the {what} before has not answered yet", "phase": what}
             self._send(parts(ERROR, frame.call_id, meta=json.dumps(error).encode()))
             return
-        self._asking[what] = threading.Thread(
-            target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True
-        )
+        self._asking[what] = threading.Thread(target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True)
         self._asking[what].start()
 
     def _ask(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:

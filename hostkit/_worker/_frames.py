@@ -71,9 +71,7 @@ class Frame:
 
     __slots__ = ("buffers", "call_id", "flags", "kind", "meta", "payload", "timeout")
 
-    def __init__(
-        self, kind: int, call_id: int, flags: int, timeout: float, meta: bytes, payload: bytes, buffers: bytes
-    ) -> None:
+    def __init__(self, kind: int, call_id: int, flags: int, timeout: float, meta: bytes, payload: bytes, buffers: bytes) -> None:
         self.kind = kind
         self.call_id = call_id
         self.flags = flags
@@ -94,9 +92,7 @@ def parts(
     timeout: float = 0.0,
 ) -> list[bytes]:
     """Return the pieces of one frame, in order, for ``sendmsg``."""
-    head = HEADER.pack(
-        MAGIC, PROTOCOL, kind, flags, 0, call_id, timeout, len(meta), len(payload), len(buffers)
-    )
+    head = HEADER.pack(MAGIC, PROTOCOL, kind, flags, 0, call_id, timeout, len(meta), len(payload), len(buffers))
     return [head, meta, payload, buffers] if meta or buffers else [head, payload]
 
 

@@ -191,9 +191,7 @@ def _arguments(target: type, config: Mapping[str, Any]) -> tuple[tuple[Any, ...]
     maker = _maker(target)
     required, optional, _ = parameters(maker, bound=True) if maker is not None else ([], [], False)
     if [name for name in required if name != "config"]:
-        raise LoadFailure(
-            "contract", f"{target.__name__} needs ({', '.join(required)}); __init__ may take nothing, or config"
-        )
+        raise LoadFailure("contract", f"{target.__name__} needs ({', '.join(required)}); __init__ may take nothing, or config")
     takes_config = "config" in (*required, *optional)
     if config and not takes_config:
         raise LoadFailure("config", f"{target.__name__} takes no config, found {', '.join(map(str, config))}")

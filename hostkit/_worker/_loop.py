@@ -1,6 +1,6 @@
 """Serve calls: a thread for each channel, or one event loop for all of them where ``execute`` is async.
 
-    channel ─► CALL ─► decode ─► execute ─► encode ─► RESULT (or ITEM … END, or ERROR) ─► channel
+channel ─► CALL ─► decode ─► execute ─► encode ─► RESULT (or ITEM … END, or ERROR) ─► channel
 """
 
 from __future__ import annotations
@@ -222,4 +222,3 @@ def encoded(encode: Callable[..., bytes], answer: object, *, cap: int, **options
         return payload
     except DataError as error:
         raise _Phase("response") from error
-
