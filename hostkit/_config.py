@@ -162,7 +162,8 @@ def _put(data: dict[str, Any], setting: Setting) -> None:
         inside = data.get(key, {})
         if not isinstance(inside, dict):
             raise ConfigError(f"{setting.variable}: {'.'.join(tables[:depth])} is no table, found {found(inside)}")
-        data[key] = data = dict(inside)
+        data[key] = dict(inside)
+        data = data[key]
     data[last] = _merged(data.get(last), setting.value)
 
 
