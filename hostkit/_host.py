@@ -125,7 +125,7 @@ class Host(_Around):
         """
         record = self._loader.record(name)
         with record.lock:
-            if record.lane is None:
+            if record.lane is None or self._closed:
                 with record.wishing(isolation):
                     self._loader.load(record)
             elif isolation is not None and record.lane.decided.isolation != isolation:
@@ -214,6 +214,7 @@ class Host(_Around):
 
     def forget(self) -> None:
         """Disarm this host in a fork of its process: its workers belong to the parent."""
+        self._lock = threading.Lock()
         self._loader.forget()
 
     def __enter__(self) -> Self:

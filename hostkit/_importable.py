@@ -108,7 +108,7 @@ def _enum_by_value(found: type) -> Any:
     if not isinstance(found, enum.EnumMeta) or "__init__" in vars(found):
         return NotImplemented
     named = {"__module__": found.__module__, "__qualname__": found.__qualname__}
-    members = {name: member.value for name, member in found.__members__.items()}
+    members = {name: member.value for name, member in dict[str, Any](found.__members__).items()}
     rest = {key: value for key, value in vars(found).items() if isinstance(value, _METHODS) and not key.startswith("__")}
     return bare_enum, (type(found), found.__name__, found.__bases__, named, members), rest, None, None, fill
 

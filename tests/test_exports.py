@@ -33,9 +33,37 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_the_tree_of_errors_in_the_docstring_is_the_real_one():
-    drawn = set(re.findall(r"[A-Z]\w*(?:Error|[a-z])(?=[\s,]|$)", _errors.__doc__.split("\n\n", 1)[1])) & set(vars(_errors))
-    real = {name for name, value in vars(_errors).items() if isinstance(value, type) and issubclass(value, _errors.HostkitError)}
+    drawn, above = {}, ["HostkitError"]
+    for line in _errors.__doc__.splitlines():
+        branch = re.match(r"([│ ]*)[├└]─ (.*)", line)
+        if branch:
+            depth = len(branch[1]) // 3
+            names = [word for word in re.findall(r"[A-Z]\w+", branch[2]) if word in vars(_errors)]
+            assert names, f"nothing is drawn in {line!r}"
+            drawn.update(dict.fromkeys(names, above[depth]))
+            above[depth + 1 :] = names[-1:]
+    real = {
+        name: value.__base__.__name__
+        for name, value in vars(_errors).items()
+        if isinstance(value, type) and issubclass(value, _errors.HostkitError) and value is not _errors.HostkitError
+    }
     assert drawn == real
+
+
+def test_a_timeout_is_no_os_error_which_borders_would_swallow():
+    assert not issubclass(hostkit.CallTimeout, OSError)
+    assert not issubclass(hostkit.RetryableError, hostkit.HostkitError)
+
+
+def test_errors_have_what_their_catcher_asks_for():
+    for name in hostkit.__all__:
+        kind = getattr(hostkit, name)
+        if isinstance(kind, type) and issubclass(kind, hostkit.CallError):
+            error = kind("words", plugin="p", request_id="r", phase="queue")
+            assert (str(error), error.plugin, error.request_id, error.phase) == ("words", "p", "r", "queue")
+            assert kind("words").plugin == ""
+    lost = hostkit.WorkerCrashed("x", signal=11, stderr_tail="t", fault_dump="d")
+    assert (lost.signal, lost.exit_code, lost.stderr_tail, lost.fault_dump) == (11, None, "t", "d")
 
 
 def test_every_error_is_exported():
@@ -47,4 +75,10 @@ def test_importing_the_contract_loads_the_standard_library_only_and_little_of_it
     run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert loaded <= sys.stdlib_module_names | {"hostkit", "__main__"}
-    assert not loaded & {"typing", "dataclasses", "inspect", "json", "logging", "asyncio"}
+    assert not loaded & {"typing", "dataclasses", "inspect", "json", "logging", "asyncio", "threading", "re"}
+
+
+def test_importing_hostkit_itself_loads_none_of_its_modules():
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import hostkit; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert {name for name in run.stdout.split() if name.startswith("hostkit")} == {"hostkit"}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 import zipfile
 
 import pytest
@@ -55,16 +56,11 @@ def test_modules_in_a_zip_archive_can_be_imported(ask, load, tmp_path, monkeypat
     assert ask("zipped")[0] == "from a zip"
 
 
-def test_an_isolated_plugin_can_live_in_a_zip_archive(new_host, tmp_path, monkeypatch):
+def test_an_isolated_plugin_can_live_in_a_zip_archive(host, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "plugins.zip", "w") as archive:
         archive.writestr("inzip/__init__.py", ECHO)
-        archive.writestr("inzip-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: inzip\nVersion: 1.0\n")
-        archive.writestr("inzip-1.0.dist-info/entry_points.txt", "[hostkit.plugins]\ninzip = inzip:P\n")
     monkeypatch.syspath_prepend(tmp_path / "plugins.zip")
-    host = new_host()
-    if "inzip" not in host.specs:
-        pytest.skip("distributions in archives are not found")
-    host.load("inzip", isolation="process")
+    host.register(__import__("inzip").P, name="inzip", isolation="process")
     assert host.execute("inzip", 1) == 1
 
 
@@ -265,7 +261,20 @@ BY_VALUE = {
 
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"], ids=["", "annotations as text"])
 @pytest.mark.parametrize("case", BY_VALUE)
-def test_a_class_of_the_main_module_runs_isolated(case, future):
+def test_a_class_of_the_main_module_runs_isolated(case, future, host, monkeypatch):
+    source, what, request, expected = BY_VALUE[case]
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    names = vars(main)
+    exec(compile(future + "from hostkit import Plugin\n" + source, "<script>", "exec"), names)
+    for isolation in hostkit.testing.isolations():
+        host.register(eval(what, names), name=f"here-{isolation}", isolation=isolation)
+        assert str(host.execute(f"here-{isolation}", request)) == expected
+
+
+@pytest.mark.parametrize("case", ["a plain class", "pydantic models"])
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"], ids=["", "annotations as text"])
+def test_a_class_of_a_script_runs_isolated(case, future):
     source, what, request, expected = BY_VALUE[case]
     program = future + HEAD + source + RUN.format(what=what, request=request)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

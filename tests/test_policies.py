@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 
@@ -359,3 +360,14 @@ def test_a_question_that_can_not_be_asked_is_said_and_stays_open_for_none(monkey
         asking.ask("health", lambda: 1, Deadline.after(10.0))
     monkeypatch.setattr(threading.Thread, "start", start)
     assert asking.ask("health", lambda: 1, Deadline.after(None)) == 1
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12, 1e300])
+@pytest.mark.parametrize("form", ["def", "async def"])
+def test_a_call_may_have_all_the_time_in_the_world(install, host, isolation, form, timeout):
+    install(
+        "patient", f"class P:\n    {form} execute(self, ctx, request):\n        return [request, ctx.remaining() is not None]\n"
+    )
+    host.load("patient", isolation=isolation)
+    assert host.execute("patient", 1, timeout=timeout) == [1, timeout != math.inf]
+    assert asyncio.run(host.aexecute("patient", 2, timeout=timeout)) == [2, timeout != math.inf]

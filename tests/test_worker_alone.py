@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 
 import hostkit
-from hostkit._worker._frames import BOOT, CALL, CLOSE, END, ERROR, GOODBYE, ITEM, READY, RESULT, Assembler, parts
+from hostkit._worker._frames import BOOT, CALL, CLOSE, END, ERROR, GOODBYE, HEALTH, INFO, ITEM, READY, RESULT, Assembler, parts
 
 PACKAGE = Path(hostkit.__file__).parent
 OURS = [PACKAGE / "__init__.py", PACKAGE / "_contract.py", PACKAGE / "_errors.py", *sorted((PACKAGE / "_worker").glob("*.py"))]
-OLDER = [
-    name for name in ("python3.9", "python3.10") if shutil.which(name) or list(Path.home().glob(f".pyenv/versions/{name[6:]}.*"))
-]
 
 
 @pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
@@ -53,13 +50,98 @@ class Stream:
     def execute(self, ctx, request):
         for n in range(request):
             yield n
+
+class AsyncStream:
+    async def execute(self, ctx, request):
+        for n in range(request):
+            yield n
 """
+
+# Annotations that need looking up, in the words of Python 3.9.
+TYPED = """
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import logging
+import uuid
+from typing import Dict, List, Literal, Optional, Tuple, TypedDict, Union
+
+from hostkit import ExecutionContext, HealthStatus, Plugin, PluginInfo, Status
+
+class Color(enum.Enum):
+    RED = "red"
+
+class Extra(TypedDict, total=False):
+    note: str
+
+@dataclasses.dataclass
+class Request:
+    when: datetime.datetime
+    color: Color
+    id: uuid.UUID
+    pairs: List[Tuple[int, str]]
+    word: Literal["a", "b"] = "a"
+    count: Optional[int] = None
+    either: Union[int, str] = 0
+    by_number: Dict[int, float] = dataclasses.field(default_factory=dict)
+    inner: Optional[Request] = None
+    extra: Optional[Extra] = None
+
+@dataclasses.dataclass
+class Response:
+    year: int
+    color: Color
+    depth: int
+
+@dataclasses.dataclass
+class Config:
+    precision: int
+
+class Typed(Plugin[Request, Response]):
+    def __init__(self, config: Config):
+        self.precision = config.precision
+
+    def execute(self, ctx: ExecutionContext, request: Request) -> Response:
+        print("printed by", ctx.request_id)
+        ctx.logger.warning("logged %d", self.precision)
+        depth, at = 0, request
+        while at is not None:
+            depth, at = depth + 1, at.inner
+        if request.word == "b":
+            try:
+                raise KeyError("first")
+            except KeyError as error:
+                raise LookupError("second") from error
+        return Response(request.when.year, request.color, depth)
+
+    async def health(self) -> HealthStatus:
+        return HealthStatus(Status.DEGRADED, "precision %d" % self.precision)
+
+    def info(self):
+        return PluginInfo("typed", capabilities=["a"])
+
+class Newer:
+    def execute(self, ctx, request: int | str):
+        return request
+"""
+REQUEST = {
+    "when": "2024-01-02T03:04:05Z",
+    "color": "red",
+    "id": "00000000-0000-0000-0000-000000000005",
+    "pairs": [[1, "x"]],
+    "either": "y",
+    "by_number": {"1": 1.5},
+    "inner": {"when": "2024-01-02", "color": "red", "id": "00000000-0000-0000-0000-000000000005", "pairs": []},
+    "extra": {"note": "n"},
+}
 
 
 class Driver:
     """The least that a host has to be."""
 
-    def __init__(self, python, directory, entry_point):
+    def __init__(self, python, directory, entry_point, config=None):
         self.control, theirs = socket.socketpair()
         self.channel, channel = socket.socketpair()
         lifeline, self.lifeline = os.pipe()
@@ -78,7 +160,7 @@ class Driver:
             "id_prefix": "i-",
             "entry_point": entry_point,
             "directory": None,
-            "config": {},
+            "config": config or {},
             "limits": {},
             "cap": 1 << 20,
             "timeout": 30.0,
@@ -105,20 +187,30 @@ class Driver:
     def close(self):
         self.control.sendmsg(parts(CLOSE, 1))
         kinds = [self.receive(self.control).kind, self.receive(self.control).kind]
+        return kinds, self.abandon()
+
+    def abandon(self):
+        """Close this side; the worker, if it still runs, ends by itself."""
         self.channel.close()
         code = self.process.wait(30)
         self.control.close()
         os.close(self.lifeline)
         os.close(self.output)
-        return kinds, code
+        return code
 
 
-@pytest.fixture(params=[sys.executable, *OLDER], ids=["this one", *OLDER])
+def interpreter(name):
+    """The path of an interpreter that works: pyenv puts names on PATH that do nothing but complain."""
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for candidate in (shutil.which(name), *sorted(kept.glob(f"{name.removeprefix('python')}.*/bin/{name}"), reverse=True)):
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return str(candidate)
+    pytest.skip(f"no {name} on this machine, neither on PATH nor among pyenv's")
+
+
+@pytest.fixture(scope="module", params=["this one", "python3.9", "python3.10"])
 def python(request):
-    if request.param == sys.executable:
-        return sys.executable
-    kept = sorted(Path.home().glob(f".pyenv/versions/{request.param[6:]}.*/bin/{request.param}"))
-    return str(kept[-1]) if kept else shutil.which(request.param)
+    return sys.executable if request.param == "this one" else interpreter(request.param)
 
 
 @pytest.mark.parametrize("kind", ["Plain", "Async"])
@@ -135,13 +227,55 @@ def test_a_worker_runs_under_any_interpreter_from_3_9_on(python, kind, tmp_path)
     assert driver.close() == ([RESULT, GOODBYE], 0)
 
 
-def test_a_stream_runs_under_any_interpreter_from_3_9_on(python, tmp_path):
+@pytest.mark.parametrize("kind", ["Stream", "AsyncStream"])
+def test_a_stream_runs_under_any_interpreter_from_3_9_on(python, kind, tmp_path):
     (tmp_path / "alone.py").write_text(PLUGIN)
-    driver = Driver(python, tmp_path, "alone:Stream")
+    driver = Driver(python, tmp_path, f"alone:{kind}")
     assert driver.receive(driver.control).kind == READY
     assert driver.call(2).kind == ITEM
     assert [driver.receive(driver.channel).kind for _ in range(2)] == [ITEM, END]
     driver.close()
+
+
+def test_types_config_errors_and_questions_work_under_any_interpreter_from_3_9_on(python, tmp_path):
+    (tmp_path / "alone.py").write_text(TYPED)
+    driver = Driver(python, tmp_path, "alone:Typed", {"precision": 4})
+    ready = driver.receive(driver.control)
+    assert ready.kind == READY, ready.meta
+    answer = driver.call(REQUEST)
+    assert answer.kind == RESULT, answer.meta
+    assert json.loads(answer.payload) == {"year": 2024, "color": "red", "depth": 2}
+    wrong = driver.call({**REQUEST, "colour": 1, "pairs": [[1, 2]]})
+    assert [(row["path"], row["expected"]) for row in json.loads(wrong.meta)["rows"]] == [
+        ("pairs.0.1", "text"),
+        ("colour", "no such field; did you mean 'color'?"),
+    ]
+    failed = json.loads(driver.call({**REQUEST, "word": "b"}).meta)
+    assert failed["type"] == "LookupError"
+    assert failed["traceback"].index("KeyError: 'first'") < failed["traceback"].index("LookupError: second")
+    assert "hostkit/" not in failed["traceback"]
+    driver.control.sendmsg(parts(HEALTH, 2))
+    assert json.loads(driver.receive(driver.control).payload)["message"] == "precision 4"
+    driver.control.sendmsg(parts(INFO, 3))
+    assert json.loads(driver.receive(driver.control).payload)["capabilities"] == ["a"]
+    assert driver.close() == ([RESULT, GOODBYE], 0)
+    told = [json.loads(line) for line in (tmp_path / "output").read_bytes().splitlines()]
+    assert {"stream": "stdout", "text": "printed by i-7", "request_id": "i-7"} in told
+    assert {"level": 30, "logger": "hostkit.plugin.p", "text": "logged 4", "request_id": "i-7"} in told
+
+
+def test_an_annotation_in_words_that_came_later_is_told(tmp_path):
+    (tmp_path / "alone.py").write_text(TYPED)
+    driver = Driver(interpreter("python3.9"), tmp_path, "alone:Newer")
+    error = json.loads(driver.receive(driver.control).meta)
+    assert error["kind"] == "contract"
+    assert "an annotation of execute can't be resolved: int | str: TypeError" in error["text"]
+    driver.abandon()
+
+
+def test_the_workers_files_compile_under_any_interpreter_from_3_9_on(python):
+    code = "import sys; [compile(open(name, encoding='utf-8').read(), name, 'exec') for name in sys.argv[1:]]"
+    subprocess.run([python, "-W", "error", "-I", "-S", "-c", code, *map(str, OURS)], check=True, timeout=60)
 
 
 def test_a_plugin_that_cannot_be_loaded_is_told_under_any_interpreter_from_3_9_on(python, tmp_path):
@@ -150,8 +284,4 @@ def test_a_plugin_that_cannot_be_loaded_is_told_under_any_interpreter_from_3_9_o
     error = driver.receive(driver.control)
     assert error.kind == ERROR
     assert "did you mean Plain" in json.loads(error.meta)["text"]
-    assert driver.process.wait(30) == 1
-    for sock in (driver.control, driver.channel):
-        sock.close()
-    os.close(driver.lifeline)
-    os.close(driver.output)
+    assert driver.abandon() == 1

@@ -312,7 +312,7 @@ class InProcess:
     def _wait(self, context: ExecutionContext | None, awaitable: Any, limit: float | None = None) -> Any:
         future = self._begin(awaitable)
         try:
-            return future.result(limit if context is None else context.remaining())
+            return future.result(Deadline.after(limit if context is None else context.remaining()).wait())
         except BaseException:
             future.cancel()
             raise

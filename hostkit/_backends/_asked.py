@@ -1,0 +1,69 @@
+"""A call as it crosses to a worker."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+from .._contract import ExecutionContext
+from .._worker._frames import CALL, parts
+
+# Above the host's own numbers, so that no two calls of a worker share one.
+_ids = itertools.count(1 << 62)
+
+
+class Asked:
+    """A call as it crosses. It is put into a frame when there is a channel: what crosses is the time that is left by then."""
+
+    __slots__ = ("_flags", "_meta", "_payload", "call_id")
+
+    def __init__(self, call_id: int, payload: bytes, meta: bytes, flags: int) -> None:
+        self.call_id = call_id
+        self._payload = payload
+        self._meta = meta
+        self._flags = flags
+
+    def again(self) -> Asked:
+        """Return the same call for another worker."""
+        return Asked(next(_ids), self._payload, self._meta, self._flags)
+
+    def frame(self, context: ExecutionContext) -> list[bytes]:
+        left = context.remaining()
+        # 0 in a frame means no limit, so a call that is late already has a microsecond.
+        timeout = 0.0 if left is None else max(left, 1e-6)
+        return parts(CALL, self.call_id, self._payload, meta=self._meta, flags=self._flags, timeout=timeout)
+
+
+def request_call(context: ExecutionContext, payload: bytes, flags: int, default_timeout: float) -> Asked:
+    """Return a request's call, with the number that the host gave it where it has one of its own."""
+    own = context._request_id
+    call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
+    said = _beside(context, default_timeout)
+    return Asked(call_id, payload, json.dumps(said).encode() if said else b"", flags)
+
+
+def hook_call(
+    context: ExecutionContext, payload: bytes, flags: int, default_timeout: float, *, hook: str, arguments: list[str]
+) -> Asked:
+    """Return a hook's call."""
+    said = {**_beside(context, default_timeout), "hook": hook, "arguments": arguments}
+    return Asked(next(_ids), payload, json.dumps(said).encode(), flags)
+
+
+def _beside(context: ExecutionContext, default_timeout: float) -> dict[str, Any]:
+    """Return what a call carries beside its request; nothing, for most."""
+    said: dict[str, Any] = {}
+    if isinstance(context._request_id, str):
+        said["request_id"] = context._request_id
+    if context._timeout is not None and context._timeout != default_timeout:
+        said["timeout"] = context._timeout
+    if context._headers:
+        said["headers"] = dict(context._headers)
+    if context._metadata:
+        said["metadata"] = dict(context._metadata)
+    if context._max_retries:
+        said["max_retries"] = context._max_retries
+    if context._attempt > 1:
+        said["attempt"] = context._attempt
+    return said

@@ -1,0 +1,73 @@
+"""What an isolated call ends in: the answer as the caller's type, or the one error that says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._contract import ExecutionContext
+from .._errors import Busy, CallTimeout, HostkitError, MemoryExceeded
+from .._questions import spoken
+from .._raised import call_error, invalid_response, show_remote
+from .._shape import Shape
+from .._worker._data import DataError
+from .._worker._frames import ERROR, Frame, FrameError
+
+
+class Outcome:
+    """Makes them for one plugin. ``limited`` says whether its memory is."""
+
+    def __init__(self, plugin: str, *, limited: bool) -> None:
+        self._name = plugin
+        self._limited = limited
+
+    def answer(self, context: ExecutionContext, frame: Frame, shape: Shape) -> Any:
+        """Return an answer's frame as the caller's type, or raise its error."""
+        if frame.kind == ERROR:
+            raise self.failed(context, said_of(frame.meta))
+        try:
+            return shape.decode(frame.payload)
+        except DataError as error:
+            raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
+
+    def failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
+        if said.get("cancelled") is True and context.cancelled:
+            return self.late(context)
+        if said.get("memory") is True and self._limited:
+            return MemoryExceeded(
+                f"plugin {self._name!r} reached its memory limit (max_memory_mb): {said.get('message') or 'MemoryError'}",
+                plugin=self._name,
+                request_id=context.request_id,
+                evidence="MemoryError",
+            )
+        error = call_error(said, plugin=self._name, request_id=context.request_id)
+        show_remote(error)
+        return error
+
+    def out_of_memory(self, frame: Frame) -> bool:
+        """Whether a plugin with a memory limit answered with its last ballast."""
+        return self._limited and frame.kind == ERROR and b'"memory": true' in frame.meta
+
+    def late(self, context: ExecutionContext) -> CallTimeout:
+        text = f"plugin {self._name!r} did not answer within {context.timeout:g} s"
+        return CallTimeout(text, plugin=self._name, request_id=context.request_id)
+
+    def busy(self, context: ExecutionContext, *, worker: bool) -> Busy:
+        if not worker:
+            why = "it has no worker just now, another one is being started"
+        else:
+            why = "it has more callers than workers and concurrency"
+        return Busy(
+            f"plugin {self._name!r}: no worker became free within the {context.timeout:g} s of this call; {why}",
+            plugin=self._name,
+            request_id=context.request_id,
+            phase="queue",
+        )
+
+
+def said_of(meta: bytes) -> Mapping[str, Any]:
+    """Return what a worker says of an error; nothing where it says nonsense."""
+    try:
+        return spoken(meta)
+    except FrameError:
+        return {}
