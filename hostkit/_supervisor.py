@@ -211,6 +211,8 @@ class Supervisor:
             return
         try:
             link = self._launch()
+        except PluginClosed:
+            return  # the host was closed meanwhile
         except (OSError, HostkitError) as error:
             tell("ERROR", f"plugin {self._name!r}: a worker can't be started: {error}", plugin=self._name)
             self._replace(count=True, why=f"a worker can't be started: {error}")
