@@ -80,7 +80,7 @@ class Loader:
         """Make a record for something that isn't installed. Raises ``DuplicatePlugin``."""
         with self._lock:
             if name in self._records or name in self._index.look():
-                raise DuplicatePlugin(f"the name {name!r} is taken; unload or rename the other one")
+                raise DuplicatePlugin(f"the name {name!r} is taken; choose another one")
             record = self._new_record(name)
             record.target = target
             return record

@@ -448,7 +448,7 @@ def test_what_a_plugin_raises_is_told_as_text(load, request_, remote_type, messa
     [
         ({"a": "x"}, [{"path": "a", "expected": "a valid integer, unable to parse string as an integer", "found": "'x'"}]),
         ({}, [{"path": "a", "expected": "this field", "found": "nothing"}]),
-        ({"a": 1, "bb": 2}, [{"path": "bb", "expected": "no such field; did you mean 'b'?", "found": "2"}]),
+        ({"a": 1, "bb": 2}, [{"path": "bb", "expected": "a known field (did you mean 'b'?)", "found": "2"}]),
         ({"a": float("nan")}, [{"path": "a", "expected": "a finite number", "found": "nan"}]),
         ({"a": 1, "b": {1, 2}.__len__}, None),
         ({"a": "\ud800"}, None),

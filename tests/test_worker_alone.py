@@ -248,7 +248,7 @@ def test_types_config_errors_and_questions_work_under_any_interpreter_from_3_9_o
     wrong = driver.call({**REQUEST, "colour": 1, "pairs": [[1, 2]]})
     assert [(row["path"], row["expected"]) for row in json.loads(wrong.meta)["rows"]] == [
         ("pairs.0.1", "text"),
-        ("colour", "no such field; did you mean 'color'?"),
+        ("colour", "a known field (did you mean 'color'?)"),
     ]
     failed = json.loads(driver.call({**REQUEST, "word": "b"}).meta)
     assert failed["type"] == "LookupError"

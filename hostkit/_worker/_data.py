@@ -72,7 +72,7 @@ def no_such_field(name: str, names: Iterable[str]) -> str:
 
     known = list(names)
     near = difflib.get_close_matches(name[:_FOUND_LIMIT], known, 1)
-    return f"no such field; did you mean {near[0]!r}?" if near else f"no such field; there is {listed(known)}"
+    return f"a known field (did you mean {near[0]!r}?)" if near else f"a known field ({listed(known)})"
 
 
 def listed(names: Iterable[str]) -> str:
