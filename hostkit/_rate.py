@@ -8,9 +8,6 @@ from collections.abc import Callable
 
 from ._config import RateConfig
 
-# Whoever waits as long as he was told must get his turn, whatever the sums lost to rounding.
-_ONE = 1.0 - 1e-9
-
 
 class Rate:
     """Admits ``per_second`` calls on average and ``burst`` at once. Thread-safe."""
@@ -18,6 +15,8 @@ class Rate:
     def __init__(self, config: RateConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = config.per_second
         self._burst = float(config.burst)
+        # Whoever waits as long as he was told must get his turn, though sums and clocks round: a nanosecond's worth less is one.
+        self._one = 1.0 - min(0.5, 1e-9 * (1.0 + config.per_second))
         self._clock = clock
         self._lock = threading.Lock()  # guards _tokens and _at
         self._tokens = self._burst
@@ -29,7 +28,7 @@ class Rate:
             now = self._clock()
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
             self._at = now
-            if self._tokens >= _ONE:
-                self._tokens = max(0.0, self._tokens - 1.0)
+            if self._tokens >= self._one:
+                self._tokens -= 1.0
                 return 0.0
             return (1.0 - self._tokens) / self._per_second
