@@ -784,11 +784,15 @@ def test_a_real_ctrl_c_ends_the_host_and_a_plugins_own_does_not(site, install):
         """
     )
     with subprocess.Popen([sys.executable, "-c", script, str(site)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "KeyboardInterrupt\n"
-        assert process.stdout.readline() == "go\n"
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        process.stdout.read()
+        try:
+            assert process.stdout.readline() == "KeyboardInterrupt\n"
+            assert process.stdout.readline() == "go\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            process.stdout.read()
+        except BaseException:
+            process.kill()
+            raise
     assert process.returncode == 0
 
 

@@ -151,8 +151,9 @@ def test_a_worker_that_dies_in_the_middle_of_a_stream_is_an_exit(install, host, 
     assert read(host, {"count": 2}) == [0, 1]
 
 
-def test_a_slow_reader_holds_the_plugin_back(install, host, source):
+def test_a_slow_reader_holds_the_plugin_back(install, new_host, source):
     install("counting", source)
+    host = new_host(config={"defaults": {"cancel_grace": 20}})
     host.load("counting", isolation="process")
     items = host.stream("counting", {"count": 10_000, "size": 10_000})
     next(items)
