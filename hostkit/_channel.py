@@ -144,15 +144,23 @@ class Channel:
 
         Raises ``Ended`` and ``FrameError``.
         """
+        # What has arrived already comes first: there is room for more only when no whole frame is left.
+        if self._pop_late(call_id):
+            return True
         count = self._read_some()
+        if self._pop_late(call_id):
+            return True
+        if count == 0:
+            raise Ended
+        return False
+
+    def _pop_late(self, call_id: int) -> bool:
         while (frame := self._assembler.pop()) is not None:
             kind = self._mine(frame, call_id).kind
             if kind in (RESULT, ERROR, END):
                 return True
             if kind != ITEM:
                 raise FrameError(f"a frame of kind {kind} as an answer")
-        if count == 0:
-            raise Ended
         return False
 
     def _send_some(self, left: list[memoryview]) -> None:

@@ -113,6 +113,8 @@ class Server:
                 yield from self._items(frame, context)
             else:
                 yield parts(RESULT, frame.call_id, self._execute(frame, context))
+        except GeneratorExit:
+            raise  # the channel is closed: nobody is there to be told
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
             yield self.failed(frame.call_id, error)
         finally:
