@@ -68,7 +68,7 @@ class Popen:
         self.returncode: int | None = None
         self.usage: Any = None  # a resource.struct_rusage once it has ended
         self._owner = os.getpid()
-        self._lock = threading.Lock()  # guards returncode and the one wait4
+        self._lock = threading.Lock()  # guards returncode, the one wait4, and sentinel
         started = subprocess.Popen(
             _command(process.control),
             stdin=subprocess.DEVNULL,
@@ -113,15 +113,25 @@ class Popen:
         """Wait for the end and return the exit status, or None where it hasn't come in time."""
         if self._owner != os.getpid():
             return None
-        if self.returncode is None and self.sentinel >= 0:
-            poller = select.poll()
-            poller.register(self.sentinel, select.POLLIN)
-            poller.poll(None if timeout is None else max(0, int(timeout * 1000)))
+        own = self._own_sentinel()
+        if own >= 0:
+            try:
+                poller = select.poll()
+                poller.register(own, select.POLLIN)
+                poller.poll(None if timeout is None else max(0, int(timeout * 1000)))
+            finally:
+                os.close(own)
             return self.poll()
         deadline = time.monotonic() + (timeout if timeout is not None else 1e9)
         while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)  # no pidfd on this system, and no other way to wait with a limit
         return self.returncode
+
+    def _own_sentinel(self) -> int:
+        """Return a copy of the sentinel, or -1. Whoever polls a descriptor that another thread closes may wait for ever, for
+        whatever has its number next."""
+        with self._lock:
+            return os.dup(self.sentinel) if self.returncode is None and self.sentinel >= 0 else -1
 
     def terminate(self) -> None:
         """Ask the whole process group to end."""
@@ -144,9 +154,10 @@ class Popen:
 
     def close(self) -> None:
         """Release the sentinel. Idempotent."""
-        sentinel, self.sentinel = self.sentinel, -1
-        if sentinel >= 0:
-            os.close(sentinel)
+        with self._lock:
+            sentinel, self.sentinel = self.sentinel, -1
+            if sentinel >= 0:
+                os.close(sentinel)
 
 
 def environment(passed: Sequence[str], cores: int | None) -> dict[str, str]:

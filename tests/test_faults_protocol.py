@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 import time
 
 import pytest
 
 from hostkit import CallTimeout, InvalidResponse, PluginFailed, ProtocolError, WorkerExited
+from hostkit._questions import Full, Questions
 
 HEADER = struct.Struct(">2sBBHHQdIII")
 RESULT, ERROR, ITEM, END, PING, CALL, READY, GOODBYE = 4, 5, 6, 7, 8, 3, 2, 13
@@ -231,3 +233,60 @@ def test_a_worker_whose_descriptors_are_all_closed_is_replaced(faulty_worker):
     with pytest.raises((ProtocolError, WorkerExited)):
         bad.call("answer", what="os.closerange(3, 1000)", timeout=20)
     assert bad.call("fine") == "fine"
+
+
+def test_a_health_answer_of_any_size_costs_no_worker(install, host):
+    install(
+        "talker",
+        """
+        import os
+        from hostkit import HealthStatus, PluginInfo
+        class P:
+            def execute(self, ctx, request):
+                return os.getpid()
+            def health(self):
+                return HealthStatus(message="x" * 10_000_000)
+            def info(self):
+                return PluginInfo("talker", description="y" * 10_000_000)
+        """,
+    )
+    host.load("talker", isolation="process")
+    pid = host.execute("talker", None)
+    assert host.health("talker").status.value == "unhealthy"
+    with pytest.raises(PluginFailed, match="bytes"):
+        host.info("talker")
+    assert host.execute("talker", None) == pid
+
+
+def test_a_plugin_without_threads_left_still_answers_calls_and_heartbeats(install, new_host):
+    install(
+        "threads",
+        """
+        import os, threading
+        class P:
+            def execute(self, ctx, request):
+                def refuse(*arguments, **options):
+                    raise RuntimeError("can't start new thread")
+                threading.Thread.start = refuse
+                return os.getpid()
+        """,
+    )
+    host = new_host(config={"plugins": {"threads": {"heartbeat": {"interval": 0.1, "misses": 2}}}})
+    host.load("threads", isolation="process")
+    pid = host.execute("threads", None)
+    assert host.health("threads").status.value == "unhealthy"
+    time.sleep(0.5)
+    assert host.execute("threads", None) == pid
+
+
+def test_a_worker_that_no_longer_reads_its_control_socket_is_found_out():
+    mine, theirs = socket.socketpair()
+    questions = Questions(mine)
+    with pytest.raises(Full):
+        for _ in range(100_000):
+            questions.ask(PING)
+    questions.close()
+    theirs.close()
+    assert questions.ask(PING).cancelled() is False  # nobody is there, which is seen elsewhere
+    questions.end()
+    assert questions.ask(PING).cancelled()

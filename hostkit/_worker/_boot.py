@@ -44,11 +44,7 @@ def main(control_fd: int) -> None:
     _answer(control, READY, _introduction(said, server.loaded))
     thread.start()
     server.serve()
-    for stream in (sys.stdout, sys.stderr):
-        try:  # noqa: SIM105 - contextlib costs a worker's start
-            stream.flush()
-        except BaseException:  # noqa: S110 - the plugin may have put anything there, and it is the end
-            pass
+    _flush()
 
 
 def _shed_the_host(said: dict[str, Any]) -> None:
@@ -98,8 +94,16 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
     except BaseException as raised:  # nothing of the plugin may end the worker without a word
         error = {**_failure.describe(raised), "kind": "contract", "text": f"loading raised {_failure.message(raised)}"}
     _answer(control, ERROR, error)
-    sys.stderr.flush()
+    _flush()
     os._exit(1)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:  # noqa: SIM105 - contextlib costs a worker's start
+            stream.flush()
+        except BaseException:  # noqa: S110 - the plugin may have put anything there, and it is the end
+            pass
 
 
 def _by_value(pickled: bytes) -> Any:

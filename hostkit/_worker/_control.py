@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ._frames import Assembler, Frame
     from ._loop import Server
 
+# Bytes of a health status or an info: words, not data.
+ANSWER_LIMIT = 1 << 20
+
 
 class Control:
     """Answers the host beside the calls."""
@@ -59,21 +62,35 @@ class Control:
         """Ask the plugin on another thread; a question that is still unanswered is not asked twice."""
         before = self._asking.get(what)
         if before is not None and before.is_alive():
-            error = {"type": "", "message": f"the {what} before has not answered yet", "phase": what}
-            self._send(parts(ERROR, frame.call_id, meta=json.dumps(error).encode()))
+            self._refuse(what, frame, f"the {what} before has not answered yet")
             return
-        self._asking[what] = threading.Thread(target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True)
-        self._asking[what].start()
+        thread = threading.Thread(target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:  # the plugin used up the threads, or the memory
+            self._refuse(what, frame, f"{what} can't be asked: {error}")
+            return
+        self._asking[what] = thread
+
+    def _refuse(self, what: str, frame: Frame, why: str) -> None:
+        error = {"type": "", "message": why, "phase": what}
+        self._send(parts(ERROR, frame.call_id, meta=json.dumps(error).encode()))
 
     def _ask(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
         try:
-            answer = parts(RESULT, frame.call_id, json.dumps(ask(), allow_nan=False).encode())
+            said = json.dumps(ask(), allow_nan=False).encode()
+            if len(said) > ANSWER_LIMIT:
+                raise ValueError(f"{what} answered with {len(said)} bytes, at most {ANSWER_LIMIT} are taken")
+            answer = parts(RESULT, frame.call_id, said)
         except BaseException as error:  # foreign code
             found = {**_failure.describe(error), "phase": what}
             answer = parts(ERROR, frame.call_id, meta=json.dumps(found).encode())
-        self._send(answer)
-        if what == "close":
-            self._send(parts(GOODBYE))
+        try:
+            self._send(answer)
+            if what == "close":
+                self._send(parts(GOODBYE))
+        except OSError:
+            pass  # the host is gone
 
     def _send(self, pieces: list[bytes]) -> None:
         with self._sending:

@@ -113,9 +113,9 @@ class Server:
                 yield from self._items(frame, context)
             else:
                 yield parts(RESULT, frame.call_id, self._execute(frame, context))
-        except GeneratorExit:
-            raise  # the channel is closed: nobody is there to be told
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
+            if _is_left(error):
+                raise  # the channel is closed: nobody is there to be told
             yield self.failed(frame.call_id, error)
         finally:
             self.end(frame.call_id)
@@ -190,6 +190,14 @@ class Server:
         if isinstance(error, MemoryError):
             self._ballast.clear()
         return parts(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
+
+
+def _is_left(error: BaseException) -> bool:
+    """Whether an iterator of answers is being closed, which raises where it last yielded; a plugin may raise the same by itself."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return type(error) is GeneratorExit and trace is not None and trace.tb_frame.f_globals is globals()
 
 
 class _Phase(Exception):
