@@ -49,8 +49,16 @@ class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no t
         # A worker ends with its host by its lifeline.
         active_children()  # reaps what has ended
         self._popen = self._Popen(self)
-        self._sentinel = self._popen.sentinel
         multiprocess.process._children.add(self)
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended. Raises ``ValueError`` before the start, and after the host has
+        seen the end: the number may be another descriptor's by then."""
+        if self._popen is None or self._popen.sentinel < 0:
+            raise ValueError("the process has not started, or its end was seen")
+        sentinel: int = self._popen.sentinel
+        return sentinel
 
     def _Popen(self, process: WorkerProcess) -> Popen:  # noqa: N802  # pyright: ignore[reportIncompatibleMethodOverride]
         return Popen(process)

@@ -75,6 +75,8 @@ def test_a_closed_hosts_workers_are_no_children_any_more(worker):
     bad.host.close()
     assert process.exitcode == 0
     assert not process.is_alive()
+    with pytest.raises(ValueError, match="its end was seen"):
+        process.sentinel  # noqa: B018 - reading it is the test
     assert process not in multiprocess.active_children()
 
 
