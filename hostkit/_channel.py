@@ -1,26 +1,34 @@
-"""The host's end of one channel: one call at a time, straight from the caller's thread or task to the worker and back."""
+"""The host's end of one channel: one call at a time, straight from the caller's thread or task to the worker and back.
+
+request ─► pipe ─► worker
+answer  ◄─ pipe ◄─┘
+
+Two pipes, not a socketpair: whoever sleeps in a Unix socket is woken when the other side takes what it sent, not only when the
+answer comes, which is one more switch a call, and often to the other CPU (measured in docs/explanation/where-the-time-goes.md).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 import select
-import socket
-import struct
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
 
 from ._deadline import Deadline
-from ._worker._frames import END, ERROR, ITEM, RESULT, Assembler, Frame, FrameError
+from ._wires import Ends
+from ._worker._frames import END, ERROR, ITEM, RESULT, Assembler, Frame, FrameError, Truncated
 
 if TYPE_CHECKING:
     from ._link import Link
 
-# The kernel's own time limit on a blocking socket: no poll before each read, and set only when it changes.
-_TIMEVAL = struct.Struct("@qq") if struct.calcsize("@l") == 8 else struct.Struct("@ll")
-_FOR_EVER = _TIMEVAL.pack(0, 0)
+# The most milliseconds that poll takes, with room to spare: eleven days.
+_LONGEST = 1e9
 
 
 class Late(Exception):
@@ -31,100 +39,137 @@ class Ended(Exception):
     """The worker closed its end."""
 
 
-class Unread(Ended):
-    """The worker ended without having read the whole request: its plugin knows nothing of this call.
+class Sending(Protocol):
+    """A call that is being sent: ``left`` is what has not gone yet."""
 
-    A Unix socket says so: EPIPE to whoever sends to a closed end, and ECONNRESET to whoever receives from an end that was closed
-    with something unread in it.
-    """
+    left: bytes | memoryview
 
 
 class Channel:
-    """One socketpair to a worker. Used by one caller at a time; its owner is whoever took it from the idle ones.
+    """Both pipes to a worker. Used by one owner at a time: whoever took it from the idle ones.
 
-    Only the owner closes it. Anybody may hang up, which ends the owner's waiting.
+    ``number`` is its place among the worker's channels. Only the owner closes it. Anybody may hang up, which ends the owner's
+    waiting.
     """
 
-    __slots__ = ("_assembler", "_closing", "_limit", "_socket", "call_id", "link")
+    __slots__ = ("_answers", "_assembler", "_closing", "_ends", "_hung_up", "_poll", "_requests", "call_id", "link", "number")
 
-    def __init__(self, link: Link, connection: socket.socket, cap: int) -> None:
+    def __init__(self, link: Link, number: int, ends: Ends, cap: int) -> None:
         self.link = link
+        self.number = number
         self.call_id = 0  # of the call that has it, or had it last
-        self._socket = connection
+        self._ends = ends
+        self._requests = ends.requests
+        self._answers = ends.answers
         self._assembler = Assembler(cap + 4096)
-        self._limit = -1.0
-        self._closing = threading.Lock()  # keeps hang_up off a descriptor that has just become somebody else's
+        self._hung_up = False
+        self._closing = (
+            threading.Lock()
+        )  # guards the descriptors' ends: hang_up must not meet a number that is somebody else's by now
+        for fd in (ends.requests, ends.answers):
+            os.set_blocking(fd, False)
+        self._poll = select.poll()
+        self._poll.register(ends.answers, select.POLLIN)
+        self._poll.register(ends.over, 0)  # its end is always told
 
     def fileno(self) -> int:
-        """Return the descriptor, for a selector."""
-        return self._socket.fileno()
+        """Return the descriptor on which answers arrive, for a selector."""
+        return self._ends.answers
 
     def close(self) -> None:
         """Close this end. Idempotent."""
         with self._closing:
-            self._socket.close()
+            self._ends.close()
 
     def hang_up(self) -> None:
-        """End the conversation without closing the descriptor: whoever reads gets what is there, and then the end."""
-        with self._closing, suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """Let the worker read the end of the requests, without closing the descriptor under its owner."""
+        with self._closing, suppress(OSError):  # without a descriptor to spare the worker is ended by a signal
+            if not self._hung_up and self._ends.requests >= 0:
+                self._hung_up = True
+                null = os.open(os.devnull, os.O_WRONLY)
+                try:
+                    os.dup2(null, self._ends.requests, inheritable=False)
+                finally:
+                    os.close(null)
 
     @property
     def closed(self) -> bool:
         """Whether this end is closed."""
-        return self._socket.fileno() < 0
+        return self._ends.answers < 0
 
     @property
     def clean(self) -> bool:
         """Whether nothing has come that no call has asked for."""
         return not self._assembler.partial
 
-    def send(self, pieces: list[bytes], deadline: Deadline) -> None:
-        """Send one frame. Raises ``Late`` and ``Ended``."""
-        left = [memoryview(piece) for piece in pieces if piece]
-        self._send_some(left)
-        while left:
-            # Not a blocking send: its time limit begins anew with every portion that a slow reader takes.
-            if not _writable(self._socket, deadline):
+    def start(self, call_id: int, frame: bytes) -> int:
+        """Begin a call: send what goes without waiting, and return how many bytes went."""
+        self.call_id = call_id
+        return self.write(frame)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Send what goes without waiting; return how many bytes went."""
+        try:
+            return os.write(self._requests, data)
+        except BlockingIOError:
+            return 0
+
+    def send(self, asked: Sending, deadline: Deadline) -> None:
+        """Send what is left of a call. Raises ``Late`` and ``Ended``."""
+        poller = select.poll()
+        poller.register(self._requests, select.POLLOUT)
+        poller.register(self._ends.over, 0)
+        while asked.left:
+            if not poller.poll(_milliseconds(deadline)):
                 raise Late
-            self._send_some(left)
+            self._send_some(asked)
+
+    def _send_some(self, asked: Sending) -> None:
+        sent = self.write(asked.left)
+        if not sent and self._is_over():
+            raise Ended
+        asked.left = asked.left[sent:]
 
     def receive(self, call_id: int, deadline: Deadline) -> Frame:
         """Return the next frame of this call. Raises ``Late``, ``Ended`` and ``FrameError``."""
-        self._limit_to(deadline.remaining())
-        first = True
+        while True:
+            frame = self._assembler.pop()
+            if frame is not None:
+                if frame.call_id != call_id:
+                    raise _of_another(frame, call_id)
+                return frame
+            if not self._poll.poll(_milliseconds(deadline)):
+                raise Late
+            if not self.read():
+                raise self.ended()
 
-        def more(room: memoryview) -> int:
-            nonlocal first
-            try:
-                while True:
-                    if not first:
-                        # What trickles in byte by byte has the one deadline of the whole frame.
-                        self._check(deadline)
-                    first = False
-                    try:
-                        return self._socket.recv_into(room)
-                    except BlockingIOError:
-                        continue
-            except BaseException as error:
-                # Its traceback would keep the view, and a buffer that is viewed can't grow for the next frame.
-                room.release()
-                if isinstance(error, ConnectionResetError):
-                    raise Unread from None
-                raise
+    def read(self) -> bool:
+        """Take in what is there; return whether anything was."""
+        try:
+            data = os.read(self._answers, self._assembler.wants)
+        except BlockingIOError:  # it was the end of everything that woke the reader
+            return False
+        self._assembler.feed(data)
+        return bool(data)
 
-        return self._mine(self._assembler.receive(more), call_id)
+    def pop(self) -> Frame | None:
+        """Return the next whole frame that has been taken in. Raises ``FrameError``."""
+        return self._assembler.pop()
 
-    async def asend(self, pieces: list[bytes], deadline: Deadline) -> None:
+    def ended(self) -> Exception:
+        """Return how the answers ended."""
+        if self._assembler.partial:
+            return Truncated(f"truncated: the other side closed after {self._assembler.partial} bytes of a frame")
+        return Ended()
+
+    async def asend(self, asked: Sending, deadline: Deadline) -> None:
         """``send`` for a task."""
-        left = [memoryview(piece) for piece in pieces if piece]
-        self._send_some(left)
-        while left:
+        loop = asyncio.get_running_loop()
+        while asked.left:
             if deadline.passed:
                 raise Late
-            loop = asyncio.get_running_loop()
-            await self._until(loop.add_writer, loop.remove_writer, deadline)
-            self._send_some(left)
+            await self._until(self._requests, loop.add_writer, loop.remove_writer, deadline)
+            self._send_some(asked)
 
     async def areceive(self, call_id: int, deadline: Deadline) -> Frame:
         """``receive`` for a task."""
@@ -132,90 +177,56 @@ class Channel:
         while True:
             frame = self._assembler.pop()
             if frame is not None:
-                return self._mine(frame, call_id)
+                if frame.call_id != call_id:
+                    raise _of_another(frame, call_id)
+                return frame
             if self._assembler.partial and deadline.passed:
                 raise Late
-            await self._until(loop.add_reader, loop.remove_reader, deadline)
-            if self._read_some() == 0:
-                raise Ended
+            await self._until(self._answers, loop.add_reader, loop.remove_reader, deadline)
+            if not self.read():
+                raise self.ended()
 
-    def read_late(self, call_id: int) -> bool:
-        """Take in what is there of an answer that nobody waits for; return whether it has ended.
+    def read_late(self, owed: deque[int]) -> bool:
+        """Take in what is there of answers that nobody waits for, and strike them off ``owed``; return whether none is left.
 
         Raises ``Ended`` and ``FrameError``.
         """
-        # What has arrived already comes first: there is room for more only when no whole frame is left.
-        if self._pop_late(call_id):
-            return True
-        count = self._read_some()
-        if self._pop_late(call_id):
-            return True
-        if count == 0:
-            raise Ended
-        return False
+        while not self._popped_late(owed):
+            try:
+                data = os.read(self._answers, self._assembler.wants)
+            except BlockingIOError:
+                return False
+            if not data:
+                raise self.ended()
+            self._assembler.feed(data)
+        return True
 
-    def _pop_late(self, call_id: int) -> bool:
-        while (frame := self._assembler.pop()) is not None:
-            kind = self._mine(frame, call_id).kind
-            if kind in (RESULT, ERROR, END):
-                return True
-            if kind != ITEM:
-                raise FrameError(f"a frame of kind {kind} as an answer")
-        return False
+    def _popped_late(self, owed: deque[int]) -> bool:
+        while owed and (frame := self._assembler.pop()) is not None:
+            if frame.call_id != owed[0]:
+                raise _of_another(frame, owed[0])
+            if frame.kind in (RESULT, ERROR, END):
+                owed.popleft()
+            elif frame.kind != ITEM:
+                raise FrameError(f"a frame of kind {frame.kind} as an answer")
+        return not owed
 
-    def _send_some(self, left: list[memoryview]) -> None:
-        try:
-            sent = self._socket.sendmsg(left, [], socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except (BrokenPipeError, ConnectionResetError):
-            raise Unread from None
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if sent:
-            left[0] = left[0][sent:]
+    def _is_over(self) -> bool:
+        poller = select.poll()
+        poller.register(self._ends.over, 0)
+        return bool(poller.poll(0))
 
-    def _read_some(self) -> int | None:
-        """Take in what is there without waiting; return the number of bytes, 0 at the end, None where there was nothing."""
-        try:
-            with self._assembler.room() as room:
-                count = self._socket.recv_into(room, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:
-            raise Unread from None
-        self._assembler.arrived(count)
-        return count
-
-    def _mine(self, frame: Frame | None, call_id: int) -> Frame:
-        if frame is None:
-            raise Ended
-        if frame.call_id != call_id:
-            raise FrameError(f"an answer to call {frame.call_id}, expected call {call_id}")
-        return frame
-
-    def _limit_to(self, seconds: float) -> None:
-        # A tenth more or less doesn't matter: whoever wakes up early looks at the deadline.
-        if seconds == self._limit or (seconds <= self._limit <= seconds * 1.1):
-            return
-        self._limit = seconds
-        whole = _FOR_EVER if seconds == math.inf else _timeval(seconds)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, whole)
-
-    def _check(self, deadline: Deadline) -> None:
-        left = deadline.remaining()
-        if left <= 0.0:
-            raise Late
-        self._limit_to(left)
-
-    async def _until(self, add: Callable[..., object], remove: Callable[[int], object], deadline: Deadline) -> None:
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fd = self._socket.fileno()
+    async def _until(self, fd: int, add: Callable[..., object], remove: Callable[[int], object], deadline: Deadline) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        over = self._ends.over
         add(fd, _resolve, ready)
+        loop.add_reader(over, _resolve, ready)
         try:
             await asyncio.wait([ready], timeout=deadline.wait())
         finally:
             remove(fd)
+            loop.remove_reader(over)
         if not ready.done():
             raise Late
 
@@ -225,15 +236,10 @@ def _resolve(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def _writable(connection: socket.socket, deadline: Deadline) -> bool:
-    left = deadline.wait()
-    if left == 0.0:
-        return False
-    poller = select.poll()
-    poller.register(connection, select.POLLOUT)
-    return bool(poller.poll(None if left is None else left * 1000))
+def _of_another(frame: Frame, call_id: int) -> FrameError:
+    return FrameError(f"an answer to call {frame.call_id}, expected call {call_id}")
 
 
-def _timeval(seconds: float) -> bytes:
-    seconds = min(seconds, 1e8)
-    return _TIMEVAL.pack(int(seconds), max(1, int(seconds % 1 * 1_000_000)))
+def _milliseconds(deadline: Deadline) -> float | None:
+    at = deadline.at
+    return None if at == math.inf else min(max(0.0, (at - monotonic()) * 1000.0), _LONGEST)

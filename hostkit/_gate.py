@@ -1,9 +1,10 @@
-"""The door of one backend: counts the calls inside, and closes for good."""
+"""The door of one backend: knows the calls inside, and closes for good."""
 
 from __future__ import annotations
 
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ._deadline import Deadline
 
@@ -13,41 +14,49 @@ class GateShut(Exception):
 
 
 class Gate:
-    """Counts calls in flight; a context manager around each call. Thread-safe."""
+    """The calls in flight. Thread-safe.
 
-    __slots__ = ("_condition", "_inside", "_lock", "_shut")
+    A call enters, then looks whether the gate is shut, and leaves in any case, as ``entered`` does; so nobody waits for a lock, and
+    whoever shuts the gate sees every call that looked before.
+    """
+
+    __slots__ = ("_changed", "_inside", "enter", "is_shut")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _inside and _shut
-        self._condition: threading.Condition | None = None
-        self._inside = 0
-        self._shut = False
+        # By identity, so that leaving twice, or without having entered, does no harm: a Ctrl-C may come between any two steps.
+        self._inside: set[object] = set()
+        self.enter = self._inside.add  # one step, which no other thread can divide
+        self.is_shut = False
+        self._changed = threading.Condition()
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._shut:
+    @contextmanager
+    def entered(self, context: object) -> Iterator[None]:
+        """Be inside for a block. Raises ``GateShut``."""
+        try:
+            self.enter(context)
+            if self.is_shut:
                 raise GateShut
-            self._inside += 1
+            yield
+        finally:
+            self.leave(context)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._condition is not None and not self._inside:
-                self._condition.notify_all()
+    def leave(self, context: object) -> None:
+        """Note that a call is over. Idempotent."""
+        self._inside.discard(context)
+        if self.is_shut:
+            with self._changed:
+                self._changed.notify_all()
 
     @property
     def inside(self) -> int:
         """How many calls are in flight."""
-        return self._inside
+        return len(self._inside)
 
     def shut(self) -> None:
         """Take no more calls. Idempotent."""
-        with self._lock:
-            self._shut = True
+        self.is_shut = True
 
     def wait_empty(self, deadline: Deadline) -> bool:
-        """Wait until the last call has left; return whether it has."""
-        with self._lock:
-            if self._condition is None:
-                self._condition = threading.Condition(self._lock)
-            return self._condition.wait_for(lambda: not self._inside, deadline.wait())
+        """Wait until the last call has left, after ``shut``; return whether it has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._inside, deadline.wait())

@@ -13,7 +13,7 @@ from ._opening import Opening
 from ._raised import load_error
 from ._wires import Wires
 from ._worker._data import DataError
-from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, parts
+from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, packed
 from ._worker._json import dump_json
 
 
@@ -60,11 +60,11 @@ class Greeting:
             "timeout": opening.settings.timeout,
         }
 
-    def boot(self, wires: Wires) -> list[bytes]:
+    def boot(self, wires: Wires) -> bytes:
         """Return the BOOT frame."""
         theirs = wires.theirs
         descriptors = {"channels": theirs.channels, "lifeline": theirs.lifeline, "faults": wires.faults, "log": theirs.log}
-        return parts(BOOT, meta=json.dumps({**self._said, **descriptors}).encode(), buffers=self._pickled)
+        return packed(BOOT, meta=json.dumps({**self._said, **descriptors}).encode(), buffers=self._pickled)
 
     def answered(self, frame: Frame) -> Introduction:
         """Return what the worker answered. Raises ``FrameError`` where that isn't this greeting's answer."""

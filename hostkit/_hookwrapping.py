@@ -49,7 +49,7 @@ def guarded(
         steps = lane.backend.call_hook(context, hook.function, arguments, crossing)
         return (yield from _around(steps, _finish_old if hook.options.get("hookwrapper") else _finish, failed))
     finally:
-        lane.gate.__exit__(None, None, None)
+        lane.gate.leave(context)
 
 
 def _around(

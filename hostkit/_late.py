@@ -7,6 +7,7 @@ caller gives up ─► CANCEL ─► ends within the grace ─► the channel is
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from ._channel import Channel, Ended
@@ -32,18 +33,19 @@ class LateCalls:
         self._stuck = stuck
         self._waiting: dict[Channel, asyncio.TimerHandle | None] = {}
 
-    def take(self, channel: Channel, call_id: int, *, half_sent: bool) -> None:
-        """Take over a channel from a caller that gave up."""
+    def take(self, channel: Channel, owed: deque[int], *, half_sent: bool) -> None:
+        """Take over a channel from callers that gave up: ``owed`` are their calls, in the order in which they were sent."""
         if channel.link.ended.is_set():
             channel.close()
         elif half_sent:
             # Nothing that follows half a frame can be understood.
             self._stuck(channel, "a request could not be sent to its end in time")
         else:
-            channel.link.cancel(call_id)
+            for call_id in owed:
+                channel.link.cancel(call_id)
             self._waiting[channel] = self._monitor.later(self._grace, self._too_late, channel)
-            self._monitor.watch(channel.fileno(), lambda: self._on_answer(channel, call_id))
-            self._on_answer(channel, call_id)  # what has come already wakes nobody
+            self._monitor.watch(channel.fileno(), lambda: self._on_answer(channel, owed))
+            self._on_answer(channel, owed)  # what has come already wakes nobody
 
     def drop(self, link: Link) -> None:
         """Close the channels of a worker that has ended."""
@@ -51,9 +53,9 @@ class LateCalls:
             self._leave(channel)
             channel.close()
 
-    def _on_answer(self, channel: Channel, call_id: int) -> None:
+    def _on_answer(self, channel: Channel, owed: deque[int]) -> None:
         try:
-            if channel.read_late(call_id):
+            if channel.read_late(owed):
                 self._leave(channel)
                 self._ended(channel)
         except FrameError as error:

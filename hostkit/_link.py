@@ -9,7 +9,6 @@ death        ``ended`` is set, then ``on_end`` runs   monitor thread
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from ._opening import Opening
 from ._questions import Full, Questions, spoken
 from ._raised import load_error
 from ._wires import Wires
-from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, parts
+from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, packed
 
 # Seconds between the end of a worker's sockets and its own end, where it dies in order.
 _SILENCE = 0.5
@@ -51,8 +50,9 @@ class Link:
         self.heard = 0
         self._on_end = on_end
         self._monitor = opening.monitor
-        self._lock = threading.Lock()  # guards _reason
+        self._lock = threading.Lock()  # guards _reason, and the end of _wires
         self._reason: Reason | None = None
+        self._begun: tuple[int, ...] = ()
         self._unanswered = 0
         self._asked_to_close = False
         self._said_goodbye = False
@@ -82,14 +82,14 @@ class Link:
             self.process = WorkerProcess(
                 self.opening.name,
                 control=theirs.control,
-                fds=[theirs.control, *theirs.channels, theirs.lifeline, wires.faults, theirs.log],
+                fds=[*theirs.all, wires.faults],
                 streams=(theirs.stdout, theirs.stderr),
                 environment=environment(settings.environment, None if cores is None else int(cores)),
             )
             self.process.start()
         except BaseException:
             wires.close()
-            for mine in wires.sockets:
+            for mine in wires.ends:
                 mine.close()
             raise
         finally:
@@ -98,7 +98,7 @@ class Link:
         assert wires.control is not None
         self._control = wires.control.fileno()
         self._questions = Questions(wires.control)
-        self.channels = [Channel(self, mine, settings.max_message) for mine in wires.sockets]
+        self.channels = [Channel(self, number, mine, settings.max_message) for number, mine in enumerate(wires.ends)]
 
     def _boot(self) -> None:
         try:
@@ -132,6 +132,10 @@ class Link:
         assert self.ending is not None
         return self.ending
 
+    def began(self, channel: Channel, call_id: int) -> bool:
+        """Whether a worker that has ended had begun a call, so that its plugin may know of it. The call must be the last one sent."""
+        return not (channel.number < len(self._begun) and self._begun[channel.number] != call_id)
+
     def violation(self, error: FrameError) -> Ending:
         """End a worker that sent something else than frames, and return its ending."""
         self.end(broken(error))
@@ -150,19 +154,21 @@ class Link:
 
     def cancel(self, call_id: int) -> None:
         """Tell the worker that nobody waits for a call any more."""
-        self._tell(parts(CANCEL, call_id))
+        self._tell(packed(CANCEL, call_id))
 
     def hang_up(self, reason: Reason) -> None:
         """End the channels for whoever uses them. A worker without a call in it ends by itself then."""
         self._because(reason)
         for channel in self.channels:
             channel.hang_up()
+        with self._lock:
+            self._wires.hang_up()
 
     def _because(self, reason: Reason) -> None:
         with self._lock:
             self._reason = self._reason or reason
 
-    def _tell(self, frame: list[bytes]) -> None:
+    def _tell(self, frame: bytes) -> None:
         try:
             self._questions.send(frame, Deadline.after(0.0))
         except Full:
@@ -239,7 +245,7 @@ class Link:
             self.end(Reason(WorkerHung, f"its worker answered no heartbeat for {seconds:g} s"))
             return
         self._unanswered += 1
-        self._tell(parts(PING))
+        self._tell(packed(PING))
         self._monitor.later(settings.heartbeat, self._beat)
 
     def _on_output(self, pipe: OutputPipe) -> None:
@@ -269,7 +275,8 @@ class Link:
             pipe.read(most=_LAST_WORDS)
 
     def _describe(self, code: int) -> Ending:
-        dump = os.pread(self._wires.faults, 64 * 1024, 0).decode("utf-8", "backslashreplace")
+        self._begun = self._wires.notes()
+        dump = self._wires.fault_dump()
         tail = "".join(self._wires.outputs[source].tail for source in ("stderr", "log"))[-8 * 1024 :]
         limit = (self.opening.settings.limits or {}).get("memory_bytes")
         usage = self._popen.usage
@@ -289,13 +296,15 @@ class Link:
         self.ending = self.ending or Ending(code, self._reason, "", "", 0, None)
         self.over = True
         self._questions.close()
-        self._wires.close()
+        with self._lock:
+            self._wires.close()
         self.process.join(0)  # takes it off multiprocess's list of children
         self._popen.close()
         self.ended.set()
         self._questions.end()
         # A process that the plugin left behind may hold the other ends, and callers would wait for it.
-        self.hang_up(CLOSED)
+        with self._lock:
+            self._wires.hang_up()
         if not self.introduced.done():
             self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
         self._on_end(self)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ._deadline import Deadline
-from ._worker._frames import ERROR, RESULT, Assembler, Frame, FrameError, parts
+from ._worker._frames import ERROR, RESULT, Assembler, Frame, FrameError, packed
 
 # A control frame holds a health status, an introduction or an error: text, not data.
 _CAP = 4 * 1024 * 1024
@@ -35,10 +35,10 @@ class Questions:
         self._open: dict[int, Future[Frame]] = {}
         self._over = False
 
-    def send(self, pieces: list[bytes], deadline: Deadline) -> None:
+    def send(self, frame: bytes, deadline: Deadline) -> None:
         """Send one frame. A worker that has gone is no error: its death is seen elsewhere. Raises ``Full``."""
         with self._sending:
-            view = memoryview(b"".join(pieces))
+            view = memoryview(frame)
             while view:
                 try:
                     view = view[self._control.send(view, socket.MSG_DONTWAIT) :]
@@ -57,20 +57,19 @@ class Questions:
                 answer.cancel()
                 return answer
             self._open[number] = answer
-        self.send(parts(kind, number), Deadline.after(0.0))
+        self.send(packed(kind, number), Deadline.after(0.0))
         return answer
 
     def receive(self) -> int | None:
         """Take in what is there; return the number of bytes, 0 where the worker has closed its end, None where nothing is there."""
         try:
-            with self._assembler.room() as room:
-                count = self._control.recv_into(room, 0, socket.MSG_DONTWAIT)
+            data = self._control.recv(self._assembler.wants, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError:
             return 0
-        self._assembler.arrived(count)
-        return count
+        self._assembler.feed(data)
+        return len(data)
 
     def frames(self) -> Iterator[Frame]:
         """Yield the whole frames that are here. Raises ``FrameError``."""

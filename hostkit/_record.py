@@ -44,12 +44,16 @@ class Lane:
     backend: Backend
     decided: Decided
     gate: Gate = field(default_factory=Gate)
-    streams: bool = False
-    hooks_only: bool = False
+    streams: bool = field(init=False)
+    hooks_only: bool = field(init=False)
+    special: bool = field(init=False)  # one of the two: there is no plain answer
+    call: Callable[[ExecutionContext, object, Shape], Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.streams = "generator" in self.backend.kind
         self.hooks_only = self.backend.kind == HOOKS_ONLY
+        self.special = self.streams or self.hooks_only
+        self.call = self.backend.call
 
 
 class Record:
@@ -77,6 +81,9 @@ class Record:
         self._load = load
         self._numbers = numbers
         self._rate = None if config.rate is None else Rate(config.rate)
+        # Read with each call: plain values, not a model's fields.
+        self._timeout = None if config.timeout == math.inf else config.timeout
+        self._retries = config.retry.attempts - 1
 
     @contextmanager
     def wishing(self, isolation: str | None) -> Iterator[None]:
@@ -98,6 +105,8 @@ class Record:
         max_retries: int | None,
     ) -> ExecutionContext:
         """Make the context of one call. Raises ``InvalidRequest`` for arguments that are none."""
+        if timeout is None and request_id is None and max_retries is None and not headers and not metadata:
+            return ExecutionContext(next(self._numbers), self._timeout, self._retries, _caller=self.caller)
         if timeout is None:
             timeout = self.config.timeout
         elif not (isinstance(timeout, (int, float)) and timeout >= 0.0):
@@ -107,7 +116,7 @@ class Record:
         return ExecutionContext(
             next(self._numbers) if request_id is None else request_id,
             None if timeout == math.inf else timeout,
-            self.config.retry.attempts - 1 if max_retries is None else max_retries,
+            self._retries if max_retries is None else max_retries,
             headers,
             metadata,
             _caller=self.caller,
@@ -120,10 +129,16 @@ class Record:
             if lane is None:
                 lane = self._load(self)
             try:
-                if self._rate is not None or lane.streams or lane.hooks_only or context._timeout == 0:
+                if lane.special or self._rate is not None or context._timeout == 0:
                     self._admit(lane, context)
-                with lane.gate:
-                    return lane.backend.call(context, request, shape)
+                gate = lane.gate
+                try:
+                    gate.enter(context)
+                    if gate.is_shut:
+                        raise GateShut
+                    return lane.call(context, request, shape)
+                finally:
+                    gate.leave(context)
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
@@ -138,10 +153,16 @@ class Record:
             if lane is None:
                 lane = await asyncio.to_thread(self._load, self)
             try:
-                if self._rate is not None or lane.streams or lane.hooks_only or context._timeout == 0:
+                if lane.special or self._rate is not None or context._timeout == 0:
                     self._admit(lane, context)
-                with lane.gate:
+                gate = lane.gate
+                try:
+                    gate.enter(context)
+                    if gate.is_shut:
+                        raise GateShut
                     return await lane.backend.acall(context, request, shape)
+                finally:
+                    gate.leave(context)
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
@@ -154,7 +175,7 @@ class Record:
             lane = self.lane or self._load(self)
             try:
                 self._admit(lane, context, streaming=True)
-                with lane.gate:
+                with lane.gate.entered(context):
                     yield from lane.backend.stream(context, request, shape)
                     return
             except GateShut:
@@ -171,7 +192,7 @@ class Record:
                 lane = await asyncio.to_thread(self._load, self)
             try:
                 self._admit(lane, context, streaming=True)
-                with lane.gate:
+                with lane.gate.entered(context):
                     async for item in lane.backend.astream(context, request, shape):
                         yield item
                     return
@@ -190,7 +211,7 @@ class Record:
         try:
             return lane.backend.call_hook(context, name, arguments, crossing)
         finally:
-            lane.gate.__exit__(None, None, None)
+            lane.gate.leave(context)
 
     def enter_for_hook(self, context: ExecutionContext, name: str) -> Lane | None:
         """Enter the gate of the lane that has this hook implementation, and return it. None where the plugin was just unloaded, or
@@ -199,12 +220,11 @@ class Record:
             lane = self.lane
             if lane is None or name not in lane.backend.hooks:
                 return None
-            try:
-                lane.gate.__enter__()
-            except GateShut:
-                self._raise_if_shut(lane, context)
-            else:
+            lane.gate.enter(context)
+            if not lane.gate.is_shut:
                 return lane
+            lane.gate.leave(context)
+            self._raise_if_shut(lane, context)
 
     def _admit(self, lane: Lane, context: ExecutionContext, *, streaming: bool = False) -> None:
         where: dict[str, Any] = {"plugin": self.name, "request_id": context.request_id}

@@ -10,6 +10,7 @@ import functools
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -81,10 +82,11 @@ class Supervisor:
             self.drop(channel)
             return
         self.idle.give(channel)
-        self._settle(channel)
+        # Between the look and the gift the worker may have ended, or everything been closed.
+        if link.over or self._closing:
+            self._settle(channel)
 
     def _settle(self, channel: Channel) -> None:
-        # Between the look and the gift the worker may have ended, or everything been closed.
         if channel.link.over and self.idle.discard({channel}):
             self.drop(channel)
         if self._closing:
@@ -98,9 +100,9 @@ class Supervisor:
         if self._closing:
             self._came_back()
 
-    def abandon(self, channel: Channel, call_id: int, *, half_sent: bool) -> None:
-        """Take over a channel whose caller gave up: cancel the call, and replace the worker if it doesn't end in time."""
-        self._monitor.run(functools.partial(self._late.take, channel, call_id, half_sent=half_sent))
+    def abandon(self, channel: Channel, *owed: int, half_sent: bool) -> None:
+        """Take over a channel whose callers gave up: cancel their calls, and replace the worker if those don't end in time."""
+        self._monitor.run(functools.partial(self._late.take, channel, deque(owed), half_sent=half_sent))
 
     def recycle(self, channel: Channel, why: str) -> None:
         """Take a channel back and replace its worker, which is in no state to go on."""

@@ -6,16 +6,17 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import threading
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 
 from hostkit import Busy, CallCancelled, CallTimeout, PluginFailed
 from hostkit._channel import Channel, Late
 from hostkit._deadline import Deadline
+from hostkit._wires import Ends
 
 
 def until(what, seconds=5.0):
@@ -128,13 +129,16 @@ def test_a_task_that_cannot_send_its_request_times_out_too(faulty_worker):
 
 @pytest.mark.parametrize("kind", ["thread", "task"])
 def test_a_request_that_is_read_slowly_has_the_one_deadline_of_the_whole(kind):
-    mine, theirs = socket.socketpair()
-    channel = Channel(None, mine, 1 << 20)
+    theirs, requests = os.pipe()
+    answers, other = os.pipe()
+    over, hangup = os.pipe()
+    channel = Channel(None, 0, Ends(requests, os.dup(theirs), answers, over), 1 << 20)
+    sending = SimpleNamespace(left=b"x" * 20_000_000)
     done = threading.Event()
 
     def sip():
         while not done.wait(0.02):
-            theirs.recv(50_000)
+            os.read(theirs, 50_000)
 
     reader = threading.Thread(target=sip)
     reader.start()
@@ -142,15 +146,16 @@ def test_a_request_that_is_read_slowly_has_the_one_deadline_of_the_whole(kind):
     try:
         with pytest.raises(Late):
             if kind == "thread":
-                channel.send([b"x" * 20_000_000], Deadline.after(0.4))
+                channel.send(sending, Deadline.after(0.4))
             else:
-                asyncio.run(channel.asend([b"x" * 20_000_000], Deadline.after(0.4)))
+                asyncio.run(channel.asend(sending, Deadline.after(0.4)))
         assert 0.4 <= time.monotonic() - started < 3.0  # to its end it would take 8 seconds
     finally:
         done.set()
         reader.join()
         channel.close()
-        theirs.close()
+        for fd in (theirs, other, hangup):
+            os.close(fd)
 
 
 def test_what_crosses_is_the_time_that_is_left_when_the_call_is_sent(faulty_worker):

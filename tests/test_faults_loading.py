@@ -157,10 +157,10 @@ def test_a_wrong_handshake_is_a_protocol_error(install, host, said, words):
         import json, os, sys, time
         sys.stderr.write("a banner\\n")
         sys.stderr.flush()
-        from hostkit._worker._frames import READY, parts
+        from hostkit._worker._frames import READY, packed
         control = int(open("/proc/self/cmdline", "rb").read().split(b"\\0")[-2])
         ready = {{"cookie": "", "protocol": 1, "plugin": "bad", "python": "3", "kind": "call", "hooks": {{}}, **{said!r}}}
-        os.write(control, b"".join(parts(READY, meta=json.dumps(ready).encode())))
+        os.write(control, packed(READY, meta=json.dumps(ready).encode()))
         time.sleep(60)
         """,
     )
@@ -195,9 +195,9 @@ def test_a_load_error_that_says_nonsense_is_still_one_typed_error(install, host,
         "bad",
         f"""
         import os, time
-        from hostkit._worker._frames import ERROR, parts
+        from hostkit._worker._frames import ERROR, packed
         control = int(open("/proc/self/cmdline", "rb").read().split(b"\\0")[-2])
-        os.write(control, b"".join(parts(ERROR, meta={meta[:1000]!r} * {max(1, len(meta) // 1000)})))
+        os.write(control, packed(ERROR, meta={meta[:1000]!r} * {max(1, len(meta) // 1000)}))
         time.sleep(60)
         """,
     )

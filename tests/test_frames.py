@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import socket
+import os
 import struct
 import threading
 import tracemalloc
@@ -28,7 +28,7 @@ from hostkit._worker._frames import (
     Assembler,
     FrameError,
     Truncated,
-    parts,
+    packed,
     send_all,
 )
 
@@ -41,8 +41,7 @@ def told(frame):
     return frame.kind, frame.call_id, frame.flags, frame.timeout, frame.meta, frame.payload, frame.buffers
 
 
-def whole(*arguments, **more):
-    return b"".join(parts(*arguments, **more))
+whole = packed
 
 
 def header(**changes):
@@ -62,20 +61,19 @@ def header(**changes):
 
 
 class Pieces:
-    """A ``recv_into`` that gives the bytes out in the given sizes, and then the end."""
+    """A ``read`` that gives the bytes out in the given sizes, and then the end."""
 
     def __init__(self, data, sizes):
         self.data = memoryview(bytes(data))
         self.sizes = list(sizes)
-        self.largest_room = 0
+        self.largest = 0
 
-    def __call__(self, room):
-        assert len(room) > 0, "asked for bytes with nowhere to put them"
-        self.largest_room = max(self.largest_room, len(room))
-        size = min(self.sizes.pop(0) if self.sizes else len(self.data), len(room), len(self.data))
-        room[:size] = self.data[:size]
-        self.data = self.data[size:]
-        return size
+    def __call__(self, most):
+        assert most > 0, "asked for no bytes"
+        self.largest = max(self.largest, most)
+        size = min(self.sizes.pop(0) if self.sizes else len(self.data), most, len(self.data))
+        data, self.data = bytes(self.data[:size]), self.data[size:]
+        return data
 
 
 def received(data, sizes=(), cap=_frames.DEFAULT_CAP):
@@ -134,12 +132,9 @@ def test_a_frame_that_is_split_at_any_byte_arrives():
 
 
 def test_many_frames_in_one_read_come_out_one_by_one():
-    data = b"".join(whole(ITEM, 9, str(number).encode()) for number in range(500))
-    source = Pieces(data, [len(data)])
     assembler = Assembler()
-    first = assembler.receive(source)
-    assert first.payload == b"0"
-    assert [assembler.pop().payload for _ in range(499)] == [str(number).encode() for number in range(1, 500)]
+    assembler.feed(b"".join(whole(ITEM, 9, str(number).encode()) for number in range(500)))
+    assert [assembler.pop().payload for _ in range(500)] == [str(number).encode() for number in range(500)]
     assert assembler.pop() is None
 
 
@@ -284,44 +279,33 @@ def test_frames_around_and_above_the_first_room_arrive(size):
     assert found[0][5] == payload[:size]
 
 
-def test_room_grows_for_a_large_frame_only_after_its_header_and_shrinks_back():
+def test_a_large_frame_is_read_in_large_portions_and_nothing_of_it_is_kept():
     big = whole(RESULT, 1, b"x" * 4_000_000)
-    assembler, source = Assembler(), Pieces(big + whole(PING, 2), [HEADER_SIZE - 1, 1, len(big) - HEADER_SIZE])
+    assembler, source = Assembler(), Pieces(big + whole(PING, 2), [HEADER_SIZE - 1, 1])
     tracemalloc.start()
     try:
         frame = assembler.receive(source)
         assert len(frame.payload) == 4_000_000
-        assert source.largest_room <= len(big)
+        assert SMALL < source.largest <= 1 << 20
         del frame
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert left < 1 << 20
     assert assembler.receive(source).kind == PING
-    with assembler.room() as room:
-        assert len(room) <= SMALL
+    assert assembler.pop() is None
+    assert assembler.wants < SMALL
 
 
-def test_a_large_frame_with_others_behind_it_gives_its_room_back_too():
+def test_a_large_frame_with_others_behind_it_is_not_kept_either():
     big = whole(RESULT, 1, b"x" * 1_000_000)
     assembler = Assembler()
-    tail = whole(PING, 2) + whole(PING, 3)[:10]
-    source = Pieces(big + tail, [])
+    source = Pieces(big + whole(PING, 2) + whole(PING, 3)[:10], [])
     assert assembler.receive(source).kind == RESULT
     assert assembler.receive(source).call_id == 2
-    with assembler.room() as room:
-        assert len(room) <= SMALL
-
-
-def test_somebody_who_still_holds_a_view_of_the_room_does_not_hinder_a_large_frame():
-    assembler, held = Assembler(), []
-    source = Pieces(whole(RESULT, 1, b"x" * 300_000), [10, 50])
-
-    def keep(room):
-        held.append(room)
-        return source(room)
-
-    assert len(assembler.receive(keep).payload) == 300_000
+    assert assembler.pop() is None
+    assert assembler.partial == 10
+    assert assembler.wants < SMALL
 
 
 def test_an_error_while_receiving_loses_nothing_that_has_arrived():
@@ -330,11 +314,10 @@ def test_an_error_while_receiving_loses_nothing_that_has_arrived():
 
     assembler, data = Assembler(), whole(RESULT, 5, b"abc")
 
-    def late(room):
+    def late(most):
         raise Late
 
-    assembler.room()[:10] = data[:10]
-    assembler.arrived(10)
+    assembler.feed(data[:10])
     with pytest.raises(Late):
         assembler.receive(late)
     assert assembler.partial == 10
@@ -342,15 +325,15 @@ def test_an_error_while_receiving_loses_nothing_that_has_arrived():
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 35, 36, 37, 1000])
-def test_a_frame_is_sent_whole_where_the_socket_takes_only_some_of_it(most):
+def test_a_frame_is_sent_whole_where_only_some_of_it_is_taken(most):
     taken = bytearray()
 
     def some(left):
-        data = b"".join(left)[:most]
+        data = left[:most]
         taken.extend(data)
         return len(data)
 
-    send_all(some, parts(CALL, 9, b"payload", meta=b"meta", buffers=b"buffers"))
+    send_all(some, packed(CALL, 9, b"payload", meta=b"meta", buffers=b"buffers"))
     assert received(taken) == [(CALL, 9, 0, 0.0, b"meta", b"payload", b"buffers")]
 
 
@@ -359,12 +342,12 @@ def test_partial_sends_of_any_sizes_lose_nothing(frame, sizes):
     taken = bytearray()
 
     def some(left):
-        data = b"".join(left)[: sizes.pop() if sizes else None]
+        data = left[: sizes.pop() if sizes else None]
         taken.extend(data)
         return len(data)
 
     kind, call_id, flags, timeout, meta, payload, buffers = frame
-    send_all(some, parts(kind, call_id, payload, meta=meta, buffers=buffers, flags=flags, timeout=timeout))
+    send_all(some, packed(kind, call_id, payload, meta=meta, buffers=buffers, flags=flags, timeout=timeout))
     assert received(taken) == [frame]
 
 
@@ -373,26 +356,28 @@ def test_an_error_while_sending_reaches_the_sender():
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        send_all(broken, parts(PING, 1))
+        send_all(broken, packed(PING, 1))
 
 
-def test_frames_larger_than_the_socket_buffer_cross_a_real_socketpair():
-    mine, other = socket.socketpair()
+def test_frames_larger_than_a_pipe_cross_a_real_one():
+    theirs, mine = os.pipe()
     payload = bytes(range(256)) * 8192
-    with mine, other:
-        thread = threading.Thread(target=send_all, args=(mine.sendmsg, parts(RESULT, 1, payload, meta=b"m", buffers=payload)))
-        thread.start()
-        frame = Assembler().receive(other.recv_into)
-        thread.join(10)
+    frame = packed(RESULT, 1, payload, meta=b"m", buffers=payload)
+    thread = threading.Thread(target=send_all, args=(lambda data: os.write(mine, data), frame))
+    thread.start()
+    frame = Assembler().receive(lambda most: os.read(theirs, most))
+    thread.join(10)
+    os.close(mine)
+    os.close(theirs)
     assert frame.payload == payload
     assert frame.buffers == payload
 
 
 def test_a_number_that_no_header_holds_is_not_sent_as_another_one():
     with pytest.raises(struct.error):
-        parts(CANCEL, 1 << 64)
+        packed(CANCEL, 1 << 64)
     with pytest.raises(struct.error):
-        parts(CANCEL, -1)
+        packed(CANCEL, -1)
 
 
 class Stream(RuleBasedStateMachine):
@@ -420,12 +405,8 @@ class Stream(RuleBasedStateMachine):
     @rule(size=st.one_of(st.integers(1, 100), st.integers(1, 4 * SMALL)))
     def some_arrive(self, size):
         self.take_out()
-        with self.assembler.room() as room:
-            count = min(size, len(room), len(self.wire))
-            assert count > 0
-            room[:count] = self.wire[:count]
-        del self.wire[:count]
-        self.assembler.arrived(count)
+        self.assembler.feed(bytes(self.wire[:size]))
+        del self.wire[:size]
 
     @rule()
     def take_out(self):

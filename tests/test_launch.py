@@ -311,17 +311,20 @@ def test_a_worker_has_only_the_descriptors_that_it_needs(make_faulty, tmp_path):
     targets = list(seen.values())
     assert seen[0] == "/dev/null"
     assert not [target for target in targets if str(tmp_path) in target]
-    # stdout, stderr, the log and the lifeline; control and two channels; the fault dump.
-    assert len([target for target in targets if target.startswith("pipe:")]) == 4
-    assert len([target for target in targets if target.startswith("socket:")]) == 3
-    assert len([target for target in targets if "hostkit-faults" in target]) == 1
-    assert len(targets) == 9
+    # stdout, stderr, the log and the lifeline, and two for each channel; control; the fault file and its mapping.
+    assert len([target for target in targets if target.startswith("pipe:")]) == 4 + 2 * 2
+    assert len([target for target in targets if target.startswith("socket:")]) == 1
+    assert len([target for target in targets if "hostkit-faults" in target]) == 2
+    assert len(targets) == 12
 
 
-def test_what_a_worker_starts_inherits_none_of_its_sockets(worker):
+def test_what_a_worker_starts_inherits_neither_its_control_socket_nor_its_channels(worker):
     bad, _ = worker
     what = "__import__('subprocess').run(['ls', '-l', '/proc/self/fd'], close_fds=False, capture_output=True, text=True).stdout"
-    assert "socket:" not in bad.call("answer", what=what)
+    seen = bad.call("answer", what=what)
+    assert "socket:" not in seen
+    # The child's own stdout, to which it writes the listing, and the worker's stderr.
+    assert seen.count("pipe:") == 2
 
 
 def test_signals_that_the_host_blocks_or_ignores_work_in_the_worker(make_faulty):

@@ -425,7 +425,7 @@ def test_what_a_plugin_logs_arrives_the_same_from_everywhere(install, host, isol
     log.clear()
     assert host.execute("talker", {}, request_id="r-7") == 1
     until = time.monotonic() + 10
-    while not any("last" in text for text in texts(log)) and time.monotonic() < until:
+    while not any(text.startswith("last") for text in texts(log)) and time.monotonic() < until:
         threading.Event().wait(0.01)
     said = [record for record in log if record.get("source") == "hostkit.plugin.talker"]
     assert {(record["plugin"], record["request_id"]) for record in said} == {("talker", "r-7")}

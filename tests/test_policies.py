@@ -80,7 +80,7 @@ def test_a_shut_gate_lets_nobody_in_and_waits_for_whoever_is_inside():
     inside, leave = threading.Event(), threading.Event()
 
     def call():
-        with gate:
+        with gate.entered("first"):
             inside.set()
             leave.wait(10)
 
@@ -88,7 +88,7 @@ def test_a_shut_gate_lets_nobody_in_and_waits_for_whoever_is_inside():
     caller.start()
     assert inside.wait(10)
     gate.shut()
-    with pytest.raises(GateShut), gate:
+    with pytest.raises(GateShut), gate.entered("second"):
         pass
     assert (gate.inside, gate.wait_empty(Deadline.after(0.01))) == (1, False)
     leave.set()
@@ -98,23 +98,19 @@ def test_a_shut_gate_lets_nobody_in_and_waits_for_whoever_is_inside():
 
 def test_a_call_that_raises_leaves_the_gate():
     gate = Gate()
-    with pytest.raises(ValueError), gate:
+    with pytest.raises(ValueError), gate.entered("one"):
         raise ValueError
     assert gate.inside == 0
 
 
-def test_a_gate_that_is_open_can_be_waited_for_too():
-    gate, left = Gate(), []
-    gate.__enter__()
-    waiter = threading.Thread(target=lambda: left.append(gate.wait_empty(Deadline.after(10.0))))
-    waiter.start()
-    while gate._condition is None or not gate._condition._waiters:
-        threading.Event().wait(0.001)
-    gate.__exit__(None, None, None)
-    waiter.join(10)
-    assert left == [True]
-    with gate:
-        assert gate.inside == 1
+def test_leaving_a_gate_twice_or_without_having_entered_does_no_harm():
+    gate = Gate()
+    gate.enter("one")
+    gate.leave("another")
+    assert gate.inside == 1
+    gate.leave("one")
+    gate.leave("one")
+    assert gate.inside == 0
 
 
 def test_closing_the_gate_in_the_middle_of_traffic_counts_everyone():
@@ -123,7 +119,7 @@ def test_closing_the_gate_in_the_middle_of_traffic_counts_everyone():
     def caller():
         while True:
             try:
-                with gate:
+                with gate.entered(object()):
                     done.append(1)
             except GateShut:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,22 @@ from pathlib import Path
 import pytest
 
 import hostkit
-from hostkit._worker._frames import BOOT, CALL, CLOSE, END, ERROR, GOODBYE, HEALTH, INFO, ITEM, READY, RESULT, Assembler, parts
+from hostkit._worker._frames import (
+    BOOT,
+    CALL,
+    CLOSE,
+    END,
+    ERROR,
+    GOODBYE,
+    HEALTH,
+    INFO,
+    ITEM,
+    READY,
+    RESULT,
+    Assembler,
+    notes_size,
+    packed,
+)
 
 PACKAGE = Path(hostkit.__file__).parent
 OURS = [PACKAGE / "__init__.py", PACKAGE / "_contract.py", PACKAGE / "_errors.py", *sorted((PACKAGE / "_worker").glob("*.py"))]
@@ -143,17 +159,20 @@ class Driver:
 
     def __init__(self, python, directory, entry_point, config=None):
         self.control, theirs = socket.socketpair()
-        self.channel, channel = socket.socketpair()
+        calls, self.calls = os.pipe()
+        self.answers, answers = os.pipe()
         lifeline, self.lifeline = os.pipe()
         self.output = os.open(directory / "output", os.O_RDWR | os.O_CREAT)
-        fds = (theirs.fileno(), channel.fileno(), lifeline, self.output)
+        self.faults = os.open(directory / "faults", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(self.faults, notes_size(1))
+        fds = (theirs.fileno(), calls, answers, lifeline, self.output, self.faults)
         command = [python, "-I", "-S", str(PACKAGE / "_worker" / "__main__.py"), str(theirs.fileno())]
         self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True)
         path = json.loads(subprocess.check_output([python, "-I", "-S", "-c", "import sys, json; print(json.dumps(sys.path))"]))
         boot = {
-            "channels": [channel.fileno()],
+            "channels": [(calls, answers)],
             "lifeline": lifeline,
-            "faults": self.output,
+            "faults": self.faults,
             "log": self.output,
             "cookie": "c",
             "plugin": "p",
@@ -167,35 +186,43 @@ class Driver:
             "path": [*path, str(directory)],
             "site_dirs": [],
         }
-        self.assemblers = {sock: Assembler() for sock in (self.control, self.channel)}
-        for sock in self.assemblers:
-            sock.settimeout(30)
-        self.control.sendmsg(parts(BOOT, meta=json.dumps(boot).encode()))
-        for end in (theirs, channel):
-            end.close()
-        os.close(lifeline)
+        self.assemblers = {end: Assembler() for end in (self.control.fileno(), self.answers)}
+        self.control.sendall(packed(BOOT, meta=json.dumps(boot).encode()))
+        theirs.close()
+        for fd in (calls, answers, lifeline):
+            os.close(fd)
 
-    def receive(self, sock):
-        frame = self.assemblers[sock].receive(sock.recv_into)
+    def told(self):
+        """The next frame on the control socket."""
+        return self._receive(self.control.fileno())
+
+    def answer(self):
+        """The next frame on the channel."""
+        return self._receive(self.answers)
+
+    def _receive(self, fd):
+        frame = self.assemblers[fd].receive(lambda most: os.read(fd, most) if select.select([fd], [], [], 30)[0] else b"")
         assert frame is not None
         return frame
 
     def call(self, request):
-        self.channel.sendmsg(parts(CALL, 7, json.dumps(request).encode()))
-        return self.receive(self.channel)
+        os.write(self.calls, packed(CALL, 7, json.dumps(request).encode()))
+        return self.answer()
 
     def close(self):
-        self.control.sendmsg(parts(CLOSE, 1))
-        kinds = [self.receive(self.control).kind, self.receive(self.control).kind]
+        self.control.sendall(packed(CLOSE, 1))
+        kinds = [self.told().kind, self.told().kind]
         return kinds, self.abandon()
 
     def abandon(self):
         """Close this side; the worker, if it still runs, ends by itself."""
-        self.channel.close()
+        os.close(self.calls)
+        os.close(self.answers)
         code = self.process.wait(30)
         self.control.close()
         os.close(self.lifeline)
         os.close(self.output)
+        os.close(self.faults)
         return code
 
 
@@ -217,7 +244,7 @@ def python(request):
 def test_a_worker_runs_under_any_interpreter_from_3_9_on(python, kind, tmp_path):
     (tmp_path / "alone.py").write_text(PLUGIN)
     driver = Driver(python, tmp_path, f"alone:{kind}")
-    ready = driver.receive(driver.control)
+    ready = driver.told()
     assert ready.kind == READY, ready.meta
     introduction = json.loads(ready.meta)
     answer = driver.call({"a": [1]})
@@ -231,16 +258,16 @@ def test_a_worker_runs_under_any_interpreter_from_3_9_on(python, kind, tmp_path)
 def test_a_stream_runs_under_any_interpreter_from_3_9_on(python, kind, tmp_path):
     (tmp_path / "alone.py").write_text(PLUGIN)
     driver = Driver(python, tmp_path, f"alone:{kind}")
-    assert driver.receive(driver.control).kind == READY
+    assert driver.told().kind == READY
     assert driver.call(2).kind == ITEM
-    assert [driver.receive(driver.channel).kind for _ in range(2)] == [ITEM, END]
+    assert [driver.answer().kind for _ in range(2)] == [ITEM, END]
     driver.close()
 
 
 def test_types_config_errors_and_questions_work_under_any_interpreter_from_3_9_on(python, tmp_path):
     (tmp_path / "alone.py").write_text(TYPED)
     driver = Driver(python, tmp_path, "alone:Typed", {"precision": 4})
-    ready = driver.receive(driver.control)
+    ready = driver.told()
     assert ready.kind == READY, ready.meta
     answer = driver.call(REQUEST)
     assert answer.kind == RESULT, answer.meta
@@ -254,10 +281,10 @@ def test_types_config_errors_and_questions_work_under_any_interpreter_from_3_9_o
     assert failed["type"] == "LookupError"
     assert failed["traceback"].index("KeyError: 'first'") < failed["traceback"].index("LookupError: second")
     assert "hostkit/" not in failed["traceback"]
-    driver.control.sendmsg(parts(HEALTH, 2))
-    assert json.loads(driver.receive(driver.control).payload)["message"] == "precision 4"
-    driver.control.sendmsg(parts(INFO, 3))
-    assert json.loads(driver.receive(driver.control).payload)["capabilities"] == ["a"]
+    driver.control.sendall(packed(HEALTH, 2))
+    assert json.loads(driver.told().payload)["message"] == "precision 4"
+    driver.control.sendall(packed(INFO, 3))
+    assert json.loads(driver.told().payload)["capabilities"] == ["a"]
     assert driver.close() == ([RESULT, GOODBYE], 0)
     told = [json.loads(line) for line in (tmp_path / "output").read_bytes().splitlines()]
     assert {"stream": "stdout", "text": "printed by i-7", "request_id": "i-7"} in told
@@ -267,7 +294,7 @@ def test_types_config_errors_and_questions_work_under_any_interpreter_from_3_9_o
 def test_an_annotation_in_words_that_came_later_is_told(tmp_path):
     (tmp_path / "alone.py").write_text(TYPED)
     driver = Driver(interpreter("python3.9"), tmp_path, "alone:Newer")
-    error = json.loads(driver.receive(driver.control).meta)
+    error = json.loads(driver.told().meta)
     assert error["kind"] == "contract"
     assert "an annotation of execute can't be resolved: int | str: TypeError" in error["text"]
     driver.abandon()
@@ -281,7 +308,7 @@ def test_the_workers_files_compile_under_any_interpreter_from_3_9_on(python):
 def test_a_plugin_that_cannot_be_loaded_is_told_under_any_interpreter_from_3_9_on(python, tmp_path):
     (tmp_path / "alone.py").write_text(PLUGIN)
     driver = Driver(python, tmp_path, "alone:Plane")
-    error = driver.receive(driver.control)
+    error = driver.told()
     assert error.kind == ERROR
     assert "did you mean Plain" in json.loads(error.meta)["text"]
     assert driver.abandon() == 1

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from .._contract import ExecutionContext
-from .._worker._frames import CALL, parts
+from .._worker._frames import CALL, packed
+
+if TYPE_CHECKING:
+    from .._channel import Channel
 
 # Above the host's own numbers, so that no two calls of a worker share one.
 _ids = itertools.count(1 << 62)
@@ -16,31 +20,40 @@ _ids = itertools.count(1 << 62)
 class Asked:
     """A call as it crosses. It is put into a frame when there is a channel: what crosses is the time that is left by then."""
 
-    __slots__ = ("_flags", "_meta", "_payload", "call_id")
+    __slots__ = ("_context", "_flags", "_meta", "_payload", "call_id", "left")
 
-    def __init__(self, call_id: int, payload: bytes, meta: bytes, flags: int) -> None:
+    def __init__(self, context: ExecutionContext, call_id: int, payload: bytes, meta: bytes, flags: int) -> None:
         self.call_id = call_id
+        self.left: memoryview | bytes = b""  # what of the frame could not be sent at once
+        self._context = context
         self._payload = payload
         self._meta = meta
         self._flags = flags
 
-    def again(self) -> Asked:
+    def again(self, context: ExecutionContext) -> Asked:
         """Return the same call for another worker."""
-        return Asked(next(_ids), self._payload, self._meta, self._flags)
+        return Asked(context, next(_ids), self._payload, self._meta, self._flags)
 
-    def frame(self, context: ExecutionContext) -> list[bytes]:
-        left = context.remaining()
+    def start(self, channel: Channel) -> None:
+        """Send what goes without waiting."""
+        frame = self.frame()
+        sent = channel.start(self.call_id, frame)
+        self.left = b"" if sent == len(frame) else memoryview(frame)[sent:]
+
+    def frame(self) -> bytes:
+        """Return the frame that tells of the time that is left now."""
+        ends_at = self._context._ends_at
         # 0 in a frame means no limit, so a call that is late already has a microsecond.
-        timeout = 0.0 if left is None else max(left, 1e-6)
-        return parts(CALL, self.call_id, self._payload, meta=self._meta, flags=self._flags, timeout=timeout)
+        timeout = 0.0 if ends_at is None else max(ends_at - monotonic(), 1e-6)
+        return packed(CALL, self.call_id, self._payload, meta=self._meta, flags=self._flags, timeout=timeout)
 
 
 def request_call(context: ExecutionContext, payload: bytes, flags: int, default_timeout: float) -> Asked:
     """Return a request's call, with the number that the host gave it where it has one of its own."""
+    said = _beside(context, default_timeout)
     own = context._request_id
     call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
-    said = _beside(context, default_timeout)
-    return Asked(call_id, payload, json.dumps(said).encode() if said else b"", flags)
+    return Asked(context, call_id, payload, json.dumps(said).encode() if said else b"", flags)
 
 
 def hook_call(
@@ -48,7 +61,7 @@ def hook_call(
 ) -> Asked:
     """Return a hook's call."""
     said = {**_beside(context, default_timeout), "hook": hook, "arguments": arguments}
-    return Asked(next(_ids), payload, json.dumps(said).encode(), flags)
+    return Asked(context, next(_ids), payload, json.dumps(said).encode(), flags)
 
 
 def _beside(context: ExecutionContext, default_timeout: float) -> dict[str, Any]:

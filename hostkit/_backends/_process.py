@@ -1,6 +1,6 @@
 """Run a plugin in worker processes.
 
-call ─► JSON ─► idle channel ═══ socketpair ═══ worker ─► plugin.execute
+call ─► JSON ─► idle channel ═══ pipes ═══ worker ─► plugin.execute
 answer ◄─ JSON ◄─ the same channel, read by the caller itself
 """
 
@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any
 
-from .._channel import Channel, Ended, Late, Unread
+from .._channel import Channel, Ended, Late
 from .._contract import ExecutionContext, HealthStatus, Status
 from .._deadline import Deadline
 from .._errors import (
@@ -41,7 +41,7 @@ from ._outcome import Outcome, said_of
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
 
-# A worker that died before it read a call costs the call nothing: another one gets it. Not for ever, because the request may be what
+# A worker that died before it began a call costs the call nothing: another one gets it. Not for ever, because the request may be what
 # kills them. Each says whether it is the last try.
 _TRIES = (False, False, True)
 
@@ -71,17 +71,17 @@ class Process:
     def _begin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         """Send a call to a worker; return the channel, and the first frame of the answer."""
         for last in _TRIES:
-            channel = self._take(context, deadline)
-            channel.call_id = asked.call_id
-            sent = False
+            channel = self._take(context, asked, deadline)
             try:
-                channel.send(asked.frame(context), deadline)
-                sent = True
+                if channel.call_id != asked.call_id:
+                    asked.start(channel)
+                if asked.left:
+                    channel.send(asked, deadline)
                 return channel, channel.receive(asked.call_id, deadline)
             except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
-                broken = self._broken(channel, context, asked, error, sent=sent)
-                if last or not isinstance(error, Unread):
-                    raise broken from None
+                broken = self._broken(channel, context, asked, error)
+                if last or not isinstance(broken, Unbegun):
+                    raise _told(broken) from None
         raise AssertionError
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
@@ -93,16 +93,15 @@ class Process:
     async def _abegin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         for last in _TRIES:
             channel = await self._atake(context, deadline)
-            channel.call_id = asked.call_id
-            sent = False
             try:
-                await channel.asend(asked.frame(context), deadline)
-                sent = True
+                asked.start(channel)
+                if asked.left:
+                    await channel.asend(asked, deadline)
                 return channel, await channel.areceive(asked.call_id, deadline)
             except BaseException as error:  # a cancelled task must not leave a channel with half a call in it
-                broken = await self._abroken(channel, context, asked, error, sent=sent)
-                if last or not isinstance(error, Unread):
-                    raise broken from None
+                broken = await self._abroken(channel, context, asked, error)
+                if last or not isinstance(broken, Unbegun):
+                    raise _told(broken) from None
         raise AssertionError
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
@@ -114,7 +113,7 @@ class Process:
                 yield self._outcome.answer(context, frame, shape)
                 frame = channel.receive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
-            raise self._broken(channel, context, asked, error) from None
+            raise _told(self._broken(channel, context, asked, error)) from None
         self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._outcome.answer(context, frame, shape)
@@ -128,7 +127,7 @@ class Process:
                 yield self._outcome.answer(context, frame, shape)
                 frame = await channel.areceive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
-            raise await self._abroken(channel, context, asked, error) from None
+            raise _told(await self._abroken(channel, context, asked, error)) from None
         self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._outcome.answer(context, frame, shape)
@@ -145,7 +144,7 @@ class Process:
     def _exchange_historic(self, context: ExecutionContext, asked: Asked) -> Frame:
         deadline = _deadline(context)
         try:
-            channel = self._take(context, deadline)
+            channel = self._take(context, None, deadline)
         except CallError:
             self._historic.remember(asked)
             raise
@@ -160,8 +159,8 @@ class Process:
         except TurnPassed:
             self.supervisor.give(channel)
             raise self._busy(context) from None
-        except Unread:
-            raise channel.link.death().error(plugin=self._name, request_id=context.request_id) from None
+        except Unbegun as unbegun:
+            raise unbegun.error from None
         self._finish(channel, context, frame)
         return frame
 
@@ -172,7 +171,7 @@ class Process:
         except TurnPassed:
             self.supervisor.give(channel)
             raise self._busy(context) from None
-        except Unread:
+        except Unbegun:
             return False
         return True
 
@@ -190,24 +189,20 @@ class Process:
             raise
 
     def _tell_again(self, channel: Channel, context: ExecutionContext, missed: Asked, deadline: Deadline) -> None:
-        frame = self._on(channel, context, missed.again(), deadline)
+        frame = self._on(channel, context, missed.again(context), deadline)
         if frame.kind == ERROR:
             error = self._outcome.failed(context, said_of(frame.meta))
             tell("ERROR", f"a historic hook, told to a new worker: {error}", plugin=self._name, request_id=context.request_id)
 
     def _on(self, channel: Channel, context: ExecutionContext, asked: Asked, deadline: Deadline) -> Frame:
         """Exchange a call for its answer on a channel that stays the caller's."""
-        channel.call_id = asked.call_id
-        sent = False
         try:
-            channel.send(asked.frame(context), deadline)
-            sent = True
+            asked.start(channel)
+            if asked.left:
+                channel.send(asked, deadline)
             return channel.receive(asked.call_id, deadline)
         except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
-            broken = self._broken(channel, context, asked, error, sent=sent)
-            if isinstance(error, Unread):
-                raise
-            raise broken from None
+            raise self._broken(channel, context, asked, error) from None
 
     def health(self, deadline: Deadline) -> HealthStatus:
         if self.supervisor.failed:
@@ -238,10 +233,16 @@ class Process:
             raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
         return payload
 
-    def _take(self, context: ExecutionContext, deadline: Deadline) -> Channel:
+    def _take(self, context: ExecutionContext, asked: Asked | None, deadline: Deadline) -> Channel:
+        idle, use = self.supervisor.idle, None
         try:
             while True:
-                channel = self.supervisor.idle.take(deadline)
+                channel = idle.take_now()
+                if channel is None:
+                    use = use or (None if asked is None else _Use(self, asked))
+                    channel = idle.take(deadline, use)
+                    if asked is not None and channel.call_id == asked.call_id:
+                        return channel
                 if not self._historic.missed_by(channel.link) or self._up_to_date(channel, context, deadline):
                     return channel
         except NothingIdle:
@@ -273,32 +274,32 @@ class Process:
         elif frame.kind in (RESULT, ERROR) or (frame.kind == END and streaming):
             self.supervisor.give(channel)
         else:
-            call = Asked(frame.call_id, b"", b"", 0)
-            raise self._broken(channel, context, call, FrameError(f"a frame of kind {frame.kind} as an answer"))
+            raise self._violated(channel, context, FrameError(f"a frame of kind {frame.kind} as an answer"))
 
-    def _broken(
-        self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException, *, sent: bool = True
-    ) -> BaseException:
+    def _broken(self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException) -> BaseException:
         """Settle a channel whose call broke off, and return the error to raise."""
-        where: dict[str, str] = {"plugin": self._name, "request_id": context.request_id}
         if isinstance(error, FrameError) and not isinstance(error, Truncated):
-            ending = channel.link.violation(error)
-        elif isinstance(error, (Ended, Truncated)):
+            return self._violated(channel, context, error)
+        if isinstance(error, (Ended, Truncated)):
             ending = channel.link.death()
-        else:
-            self.supervisor.abandon(channel, asked.call_id, half_sent=not sent)
-            return self._outcome.late(context) if isinstance(error, Late) else error
+            self.supervisor.drop(channel)
+            lost: CallError = ending.error(plugin=self._name, request_id=context.request_id)
+            return lost if channel.link.began(channel, asked.call_id) else Unbegun(lost)
+        self.supervisor.abandon(channel, asked.call_id, half_sent=bool(asked.left))
+        return self._outcome.late(context) if isinstance(error, Late) else error
+
+    def _violated(self, channel: Channel, context: ExecutionContext, error: FrameError) -> CallError:
+        """End a worker that sent something else than an answer, and return the error to raise."""
+        ending = channel.link.violation(error)
         self.supervisor.drop(channel)
-        lost: CallError = ending.error(**where)
+        lost: CallError = ending.error(plugin=self._name, request_id=context.request_id)
         return lost
 
-    async def _abroken(
-        self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException, *, sent: bool = True
-    ) -> BaseException:
+    async def _abroken(self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException) -> BaseException:
         if isinstance(error, (Ended, FrameError)):
             # It may wait for the death to be seen.
             return await asyncio.to_thread(self._broken, channel, context, asked, error)
-        return self._broken(channel, context, asked, error, sent=sent)
+        return self._broken(channel, context, asked, error)
 
     def _ask(self, what: str, kind: int, deadline: Deadline) -> bytes:
         link = self.supervisor.any_link()
@@ -314,6 +315,36 @@ class Process:
         if frame.kind == ERROR:
             raise call_error(said_of(frame.meta), plugin=self._name, request_id="")
         return frame.payload
+
+
+class Unbegun(Exception):
+    """The worker ended before it began the call, so that its plugin knows nothing of it; ``error`` says how."""
+
+    def __init__(self, error: CallError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _told(broken: BaseException) -> BaseException:
+    return broken.error if isinstance(broken, Unbegun) else broken
+
+
+class _Use:
+    """A call of somebody who waits for a channel: whoever gives the channel back starts it."""
+
+    def __init__(self, process: Process, asked: Asked) -> None:
+        self._process = process
+        self._asked = asked
+
+    def begin(self, channel: Channel) -> None:
+        if not self._process._historic.missed_by(channel.link):
+            self._asked.start(channel)
+
+    def leave(self, channel: Channel) -> None:
+        if channel.call_id == self._asked.call_id:
+            self._process.supervisor.abandon(channel, self._asked.call_id, half_sent=bool(self._asked.left))
+        else:
+            self._process.supervisor.give(channel)
 
 
 def _deadline(context: ExecutionContext) -> Deadline:

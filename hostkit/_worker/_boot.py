@@ -13,7 +13,7 @@ import sys
 from .._contract import Caller
 from . import _failure, _lifeline, _limits, _output
 from ._control import Control
-from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, parts, send_all
+from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, packed, send_all
 from ._loaded import LoadedPlugin, LoadFailure, construct, resolve
 from ._loop import Server
 
@@ -29,7 +29,7 @@ def main(control_fd: int) -> None:
     os.set_inheritable(control_fd, False)
     control = _socket.socket(fileno=control_fd)
     assembler = Assembler(cap=1 << 31)  # what the host sends is trusted, and may hold a pickled class
-    boot = assembler.receive(control.recv_into)
+    boot = assembler.receive(control.recv)
     if boot is None or boot.kind != BOOT:
         os._exit(70)  # EX_SOFTWARE: not a host on the other side
     said = json.loads(boot.meta)
@@ -57,7 +57,8 @@ def _shed_the_host(said: dict[str, Any]) -> None:
             signal.signal(number, signal.SIG_DFL)
     # Nobody presses Ctrl-C in a session of its own: a stray SIGINT ends the worker like any other signal.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for fd in (*said["channels"], said["lifeline"], said["faults"], said["log"]):
+    channels = [fd for ends in said["channels"] for fd in ends]
+    for fd in (*channels, said["lifeline"], said["faults"], said["log"]):
         os.set_inheritable(fd, False)
     sys.argv = [f"hostkit-worker:{said['plugin']}"]
 
@@ -128,4 +129,4 @@ def _introduction(said: dict[str, Any], loaded: LoadedPlugin) -> dict[str, Any]:
 
 
 def _answer(control: _socket.socket, kind: int, meta: dict[str, Any]) -> None:
-    send_all(control.sendmsg, parts(kind, meta=json.dumps(meta).encode()))
+    send_all(control.send, packed(kind, meta=json.dumps(meta).encode()))

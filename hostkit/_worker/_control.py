@@ -7,7 +7,7 @@ import os
 import threading
 
 from . import _failure
-from ._frames import CANCEL, CLOSE, ERROR, GOODBYE, HEALTH, INFO, PING, PONG, RESULT, FrameError, parts, send_all
+from ._frames import CANCEL, CLOSE, ERROR, GOODBYE, HEALTH, INFO, PING, PONG, RESULT, FrameError, packed, send_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Control:
     def _listen(self) -> None:
         try:
             while True:
-                frame = self._assembler.receive(self._control.recv_into)
+                frame = self._assembler.receive(self._control.recv)
                 if frame is None:
                     return
                 self._take(frame)
@@ -48,7 +48,7 @@ class Control:
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == PING:
-            self._send(parts(PONG, frame.call_id))
+            self._send(packed(PONG, frame.call_id))
         elif frame.kind == CANCEL:
             self._server.cancel(frame.call_id)
         elif frame.kind == HEALTH:
@@ -74,27 +74,27 @@ class Control:
 
     def _refuse(self, what: str, frame: Frame, why: str) -> None:
         error = {"type": "", "message": why, "phase": what}
-        self._send(parts(ERROR, frame.call_id, meta=json.dumps(error).encode()))
+        self._send(packed(ERROR, frame.call_id, meta=json.dumps(error).encode()))
 
     def _ask(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
         try:
             said = json.dumps(ask(), allow_nan=False).encode()
             if len(said) > ANSWER_LIMIT:
                 raise ValueError(f"{what} answered with {len(said)} bytes, at most {ANSWER_LIMIT} are taken")
-            answer = parts(RESULT, frame.call_id, said)
+            answer = packed(RESULT, frame.call_id, said)
         except BaseException as error:  # foreign code
             found = {**_failure.describe(error), "phase": what}
-            answer = parts(ERROR, frame.call_id, meta=json.dumps(found).encode())
+            answer = packed(ERROR, frame.call_id, meta=json.dumps(found).encode())
         try:
             self._send(answer)
             if what == "close":
-                self._send(parts(GOODBYE))
+                self._send(packed(GOODBYE))
         except OSError:
             pass  # the host is gone
 
-    def _send(self, pieces: list[bytes]) -> None:
+    def _send(self, frame: bytes) -> None:
         with self._sending:
-            send_all(self._control.sendmsg, pieces)
+            send_all(self._control.send, frame)
 
 
 def _health(status: Any) -> dict[str, Any]:

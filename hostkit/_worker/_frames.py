@@ -1,4 +1,4 @@
-"""The frames that host and worker exchange over socketpairs; both sides run this file.
+"""The frames that host and worker exchange over pipes and sockets; both sides run this file.
 
     offset  size  field
     0       2     magic b"hk"
@@ -54,8 +54,19 @@ _FLAGS = ROUND_TRIP | HOOK
 # A frame above this is refused before a byte of it is allocated. The operator's max_message_mb moves it.
 DEFAULT_CAP = 64 * 1024 * 1024
 
-_ROOM = 64 * 1024
+# Bytes of one read: what a small frame needs, and the most that is worth asking for.
+_SMALL, _LARGE = 4096, 1 << 20
 _FOR_EVER = float("inf")
+_PAGE = 4096
+
+
+def notes_size(channels: int) -> int:
+    """Return the bytes at the beginning of the fault file that hold a note for each channel: the id of the call that it began last.
+
+    By these notes the host knows, after a worker's death, which calls its plugin knows nothing of. What was written to a pipe and
+    read from it doesn't tell: the kernel reads on behalf of a process that it is about to kill.
+    """
+    return -(-8 * channels // _PAGE) * _PAGE
 
 
 class FrameError(Exception):
@@ -81,7 +92,7 @@ class Frame:
         self.buffers = buffers
 
 
-def parts(
+def packed(
     kind: int,
     call_id: int = 0,
     payload: bytes = b"",
@@ -90,109 +101,86 @@ def parts(
     buffers: bytes = b"",
     flags: int = 0,
     timeout: float = 0.0,
-) -> list[bytes]:
-    """Return the pieces of one frame, in order, for ``sendmsg``."""
+) -> bytes:
+    """Return one frame."""
     head = HEADER.pack(MAGIC, PROTOCOL, kind, flags, 0, call_id, timeout, len(meta), len(payload), len(buffers))
-    return [head, meta, payload, buffers] if meta or buffers else [head, payload]
+    return b"".join((head, meta, payload, buffers)) if meta or buffers else head + payload
 
 
 class Assembler:
-    """Put frames together from whatever arrives, without ever allocating more than a checked length.
+    """Put frames together from whatever arrives, and refuse a length before a byte of it is read.
 
     Not thread-safe. ``cap`` is the largest frame in bytes, header included.
     """
 
-    __slots__ = ("_buffer", "_cap", "_end", "_start")
+    __slots__ = ("_at", "_cap", "_data", "wants")
 
     def __init__(self, cap: int = DEFAULT_CAP) -> None:
         self._cap = cap
-        self._buffer = bytearray(_ROOM)
-        # What has arrived and is in no frame yet lies between these two.
-        self._start = 0
-        self._end = 0
+        # What has arrived and is in no frame yet: the bytes of _data from _at on.
+        self._data: bytes | bytearray = b""
+        self._at = 0
+        self.wants = _SMALL  # how many bytes to read next
 
     @property
     def partial(self) -> int:
         """How many bytes of an unfinished frame are here."""
-        return self._end - self._start
+        return len(self._data) - self._at
 
-    def receive(self, recv_into: Callable[[memoryview], int]) -> Frame | None:
-        """Return the next frame, or None at a clean end. Raises what ``recv_into`` raises, and ``FrameError``."""
+    def receive(self, read: Callable[[int], bytes]) -> Frame | None:
+        """Return the next frame, or None at a clean end. Raises what ``read`` raises, and ``FrameError``."""
         while True:
             frame = self.pop()
             if frame is not None:
                 return frame
-            count = recv_into(self.room())
-            if count == 0:
+            data = read(self.wants)
+            if not data:
                 if self.partial:
                     raise Truncated(f"truncated: the other side closed after {self.partial} bytes of a frame")
                 return None
-            self._end += count
+            self.feed(data)
 
-    def room(self) -> memoryview:
-        """Return where the next bytes go, never nothing; say how many came by ``arrived``. Only after ``pop`` gave None."""
-        return memoryview(self._buffer)[self._end :]
-
-    def arrived(self, count: int) -> None:
-        """Note that ``count`` bytes have been written to ``room``."""
-        self._end += count
+    def feed(self, data: bytes) -> None:
+        """Take in what has arrived."""
+        if self._at == len(self._data):
+            self._data, self._at = data, 0
+            return
+        if self._at or not isinstance(self._data, bytearray):
+            self._data, self._at = bytearray(memoryview(self._data)[self._at :]), 0
+        self._data += data
 
     def pop(self) -> Frame | None:
         """Return the next whole frame that is here, else None."""
-        start = self._start
-        have = self._end - start
+        data, start = self._data, self._at
+        have = len(data) - start
         if have < HEADER_SIZE:
-            if start or len(self._buffer) != _ROOM:
-                self._make_room(HEADER_SIZE)
+            # Somebody who sends a portion at a time is read in small portions, somebody who sends more than fits in large ones.
+            self.wants = _SMALL
             return None
-        magic, version, kind, flags, reserved, call_id, timeout, meta, payload, buffers = HEADER.unpack_from(self._buffer, start)
-        total = HEADER_SIZE + meta + payload + buffers
+        magic, version, kind, flags, reserved, call_id, timeout, meta, payload, buffers = HEADER.unpack_from(data, start)
         if magic != MAGIC or version != PROTOCOL or kind not in _KINDS or flags & ~_FLAGS or reserved:
             raise FrameError(_what_is_wrong(magic, version, kind, flags, reserved))
-        if kind != CALL and (flags or timeout):
+        if (flags or timeout) and kind != CALL:
             raise FrameError(f"a frame of kind {kind} with flags or a timeout, which only a call has")
         if not 0.0 <= timeout < _FOR_EVER:
             raise FrameError(f"a timeout of {timeout!r} seconds")
-        if total > self._cap:
-            raise FrameError(f"a frame of {total} bytes is over the limit of {self._cap}")
-        if have < total:
-            self._make_room(total)
+        body = start + HEADER_SIZE
+        end = body + meta + payload + buffers
+        if end - start > self._cap:
+            raise FrameError(f"a frame of {end - start} bytes is over the limit of {self._cap}")
+        if end > start + have:
+            self.wants = max(_SMALL, min(_LARGE, end - start - have))
             return None
-        body = start + HEADER_SIZE + meta
-        with memoryview(self._buffer) as view:
-            frame = Frame(
-                kind,
-                call_id,
-                flags,
-                timeout,
-                bytes(view[body - meta : body]) if meta else b"",
-                bytes(view[body : body + payload]),
-                bytes(view[body + payload : start + total]) if buffers else b"",
-            )
-        self._cut(start + total)
+        said = bytes(data[body : body + meta]) if meta else b""
+        body += meta
+        raw = bytes(data[end - buffers : end]) if buffers else b""
+        frame = Frame(kind, call_id, flags, timeout, said, bytes(data[body : body + payload]), raw)
+        if end == len(data):
+            # A large frame has passed: don't keep its bytes for as long as the channel is idle.
+            self._data, self._at = b"", 0
+        else:
+            self._at = end
         return frame
-
-    def _cut(self, end: int) -> None:
-        if end < self._end:
-            self._start = end
-            return
-        self._start = self._end = 0
-        if len(self._buffer) > _ROOM:
-            # A large frame has passed: don't keep its room for as long as the channel is idle.
-            self._buffer = bytearray(_ROOM)
-
-    def _make_room(self, total: int) -> None:
-        """See to it that an unfinished frame of ``total`` bytes has room, in a buffer no larger than it needs to be."""
-        size = max(total, _ROOM)
-        if len(self._buffer) != size:
-            # A new one: the old one can't be resized while anybody, a traceback for one, still holds a view of it.
-            fresh = bytearray(size)
-            fresh[: self.partial] = self._buffer[self._start : self._end]
-            self._buffer = fresh
-        elif self._start:
-            self._buffer[: self.partial] = self._buffer[self._start : self._end]
-        self._end -= self._start
-        self._start = 0
 
 
 def _what_is_wrong(magic: bytes, version: int, kind: int, flags: int, reserved: int) -> str:
@@ -205,12 +193,8 @@ def _what_is_wrong(magic: bytes, version: int, kind: int, flags: int, reserved: 
     return f"reserved bits are set: flags {flags:#06x}, reserved {reserved:#06x}"
 
 
-def send_all(send: Callable[[list[memoryview]], int], pieces: list[bytes]) -> None:
-    """Send every byte of a frame through a ``sendmsg``-like callable that may take only some of them."""
-    left = [memoryview(piece) for piece in pieces if piece]
-    while left:
-        sent = send(left)
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if sent:
-            left[0] = left[0][sent:]
+def send_all(send: Callable[[bytes | memoryview], int], data: bytes) -> None:
+    """Send every byte of a frame by a callable that may take only some of them."""
+    sent = send(data)
+    while sent < len(data):
+        sent += send(memoryview(data)[sent:])

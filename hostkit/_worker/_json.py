@@ -9,12 +9,12 @@ from ._failure import class_name, message, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 # A whole number with more bits than this is more than a float holds (1.8e308) and would arrive as infinity.
 _MOST_BITS = 1024
-_FEWEST_DIGITS = 309
+FEWEST_DIGITS = 309
 _INFINITY = float("inf")
 _FINITE = "a finite number"
 
@@ -22,7 +22,7 @@ _FINITE = "a finite number"
 def load_json(payload: bytes) -> Any:
     """Parse strict JSON: UTF-8, no NaN or Infinity, no lone surrogates. Raises ``DataError``."""
     try:
-        value = _decoder.decode(payload.decode("utf-8"))
+        value = _read(payload.decode("utf-8"))
     except RecursionError:
         raise too_deep() from None
     except ValueError as error:
@@ -32,10 +32,21 @@ def load_json(payload: bytes) -> Any:
     return value
 
 
+def _read(text: str) -> Any:
+    # The decoder's own method looks for space around the data with a regular expression, which takes longer than a small message.
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except StopIteration:
+        pass
+    return _decoder.decode(text)
+
+
 def _check_text(value: object) -> None:
     # Only an escape can bring in a surrogate without its partner, which no UTF-8 can hold.
     try:
-        _encoder.encode(value).encode("utf-8")
+        _encoder.slow.encode(value).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise _fault(value, error) from None
 
@@ -52,17 +63,20 @@ def dump_json(value: object, *, round_trip: bool = False) -> bytes:
         raise
     except Exception as error:  # what is written may be foreign objects with conversions of their own
         raise _fault(value, error) from None
-    check_numbers(payload)
+    if len(payload) >= FEWEST_DIGITS:
+        check_numbers(payload)
     return payload
 
 
-def _with_any_keys(encoder: json.JSONEncoder, value: object) -> str:
+def _with_any_keys(encoder: _Encoder, value: object) -> str:
     try:
-        return encoder.encode(value)
+        return "".join(encoder.write(value, 0))
+    except RecursionError:
+        return encoder.slow.encode(value)  # tells a cycle from data that is only deep
     except TypeError as error:
         if not str(error).startswith("keys must be"):
             raise
-        return encoder.encode(_keyed(value, encoder.default))
+        return encoder.slow.encode(_keyed(value, encoder.slow.default))
 
 
 def _keyed(value: Any, plain: Callable[[Any], Any]) -> Any:
@@ -79,7 +93,7 @@ def _keyed(value: Any, plain: Callable[[Any], Any]) -> Any:
 def check_numbers(payload: bytes) -> None:
     """Refuse JSON with a whole number that no float holds. Raises ``DataError``."""
     # So many digits in a row cover one of these places, whatever stands before them.
-    for at in range(_FEWEST_DIGITS - 1, len(payload), _FEWEST_DIGITS):
+    for at in range(FEWEST_DIGITS - 1, len(payload), FEWEST_DIGITS):
         if payload[at] in _DIGITS and (payload[at - 150 : at].isdigit() or payload[at : at + 150].isdigit()):
             for path, part in _walk(_with_any_number(payload), ""):
                 if isinstance(part, int) and part.bit_length() > _MOST_BITS:
@@ -93,7 +107,7 @@ _DIGITS = frozenset(b"0123456789")
 def _with_any_number(payload: bytes) -> Any:
     # Above 4300 digits the interpreter refuses to read a number, and above 309 it only matters that it is too large.
     try:
-        return json.loads(payload, parse_int=lambda digits: int(digits[: _FEWEST_DIGITS + 2]))
+        return json.loads(payload, parse_int=lambda digits: int(digits[: FEWEST_DIGITS + 2]))
     except (ValueError, RecursionError):
         return None  # no JSON at all: whoever reads it says so
 
@@ -119,7 +133,8 @@ def check_model_json(payload: bytes, value: Any, *, round_trip: bool) -> None:
     """Refuse numbers that pydantic lost on the way, or wrote as what is no JSON. Raises ``DataError``."""
     if b"NaN" in payload or b"Infinity" in payload:
         load_json(payload)  # a model may be configured to write them as constants
-    check_numbers(payload)
+    if len(payload) >= FEWEST_DIGITS:
+        check_numbers(payload)
     if b"null" in payload:
         # pydantic writes NaN and infinities as null, silently.
         for path in _lost(_as_python(value, round_trip=round_trip), load_json(payload), ""):
@@ -283,10 +298,24 @@ def _plain_for_reader(value: Any) -> Any:
     return _plain(value, round_trip=True)
 
 
+class _Encoder:
+    """``slow`` is json's own encoder, ``write`` what that makes anew for each value, made once."""
+
+    def __init__(self, default: Callable[[Any], Any]) -> None:
+        self.slow = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=default)
+        self.write: Callable[[object, int], Iterable[str]]
+        make: Any = getattr(json.encoder, "c_make_encoder", None)  # CPython's
+        if make is None:
+            self.write = lambda value, _: [self.slow.encode(value)]
+        else:
+            self.write = make(None, default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain)
-_round_trip_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain_for_reader)
+_decoder: Any = json.JSONDecoder(parse_constant=_refuse_constant)  # typeshed doesn't know its scan_once
+_scan = _decoder.scan_once
+_encoder = _Encoder(_plain)
+_round_trip_encoder = _Encoder(_plain_for_reader)

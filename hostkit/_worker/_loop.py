@@ -5,15 +5,16 @@ channel ─► CALL ─► decode ─► execute ─► encode ─► RESULT (or
 
 from __future__ import annotations
 
-import _socket
 import json
+import mmap
+import os
 import threading
 import time
 
 from .._contract import ExecutionContext
 from . import _failure, _limits
 from ._data import DataError
-from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, parts, send_all
+from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, notes_size, packed, send_all
 from ._loaded import GENERATOR
 from ._output import current
 
@@ -30,22 +31,27 @@ if TYPE_CHECKING:
 
 # The host holds requests to the operator's limit before it sends them; a frame has its header and meta beside.
 REQUEST_CAP = 1 << 31
+_MOST_GIVEN_UP = 4096
 
 
 class Server:
-    """The plugin and the channels on which it is called."""
+    """The plugin and the channels on which it is called: for each one the descriptors to read calls from and to write answers to."""
 
     loaded: LoadedPlugin
 
     def __init__(self, boot: dict[str, Any], caller: Caller, ballast: bytearray) -> None:
-        self._channels = [_socket.socket(fileno=fd) for fd in boot["channels"]]
+        self._channels: list[tuple[int, int]] = [(calls, answers) for calls, answers in boot["channels"]]
         self._caller = caller
         self._cap: int = boot["cap"]
         self._default_timeout: float = boot["timeout"]
         self._cpu_seconds: float | None = boot["limits"].get("cpu_seconds")
         self._ballast = ballast
+        notes = mmap.mmap(boot["faults"], notes_size(len(self._channels)))
+        self._begun = memoryview(notes).cast("Q")  # for each channel the call that it began last
         # Written by the thread that runs the call, read by the control thread; a dict's own operations are atomic.
         self._running: dict[int, tuple[ExecutionContext, Callable[[], object] | None]] = {}
+        # Calls that were given up before they began, oldest first.
+        self._given_up: dict[int, None] = {}
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()  # guards the making of _plugin_loop
         self._plugin_loop: PluginLoop | None = None
@@ -57,9 +63,9 @@ class Server:
 
             serve(self, self._channels)
             return
-        for channel in self._channels[1:]:
-            threading.Thread(target=self._serve, args=(channel,), name="hostkit-channel", daemon=True).start()
-        self._serve(self._channels[0])
+        for number in range(1, len(self._channels)):
+            threading.Thread(target=self._serve, args=(number,), name="hostkit-channel", daemon=True).start()
+        self._serve(0)
         if self._plugin_loop is not None:
             self._plugin_loop.stop()
 
@@ -85,34 +91,64 @@ class Server:
             return self._plugin_loop
 
     def cancel(self, call_id: int) -> None:
-        """Tell a running call that nobody waits for it any more; one that has ended is none of our business."""
+        """Tell a call that nobody waits for it any more: one that runs, or one that has not begun and then never does."""
+        if call_id not in self._running:
+            # It may have ended, too: so there is a limit to what is kept.
+            self._given_up[call_id] = None
+            if len(self._given_up) > _MOST_GIVEN_UP:
+                self._given_up.pop(next(iter(self._given_up)), None)
         context, stop = self._running.get(call_id, (None, None))
         if context is not None:
             context._cancelled = True
             if stop is not None:
                 stop()
 
-    def _serve(self, channel: _socket.socket) -> None:
+    def _serve(self, number: int) -> None:
+        calls, answers = self._channels[number]
         assembler = Assembler(REQUEST_CAP)
+
+        def read(size: int) -> bytes:
+            return os.read(calls, size)
+
+        def write(data: bytes | memoryview) -> int:
+            return os.write(answers, data)
+
+        streams = self.loaded.kind == GENERATOR
         try:
             while True:
-                frame = assembler.receive(channel.recv_into)
+                frame = assembler.receive(read)
                 if frame is None:
                     return
-                for pieces in self._answers(frame):
-                    send_all(channel.sendmsg, pieces)
+                if streams and not frame.flags & HOOK:
+                    for data in self._answers(frame, number):
+                        send_all(write, data)
+                else:
+                    send_all(write, self._answer(frame, number))
         except (OSError, FrameError):
             return  # the host closed the channel; it knows why
 
-    def _answers(self, frame: Frame) -> Iterator[list[bytes]]:
-        context = self.begin(frame)
+    def _answer(self, frame: Frame, number: int) -> bytes:
+        context = self.begin(frame, number)
         try:
+            if context._cancelled:
+                context.raise_if_cancelled()
             if frame.flags & HOOK:
-                yield parts(RESULT, frame.call_id, self.call_hook(frame))
-            elif self.loaded.kind == GENERATOR:
-                yield from self._items(frame, context)
-            else:
-                yield parts(RESULT, frame.call_id, self._execute(frame, context))
+                return packed(RESULT, frame.call_id, self.call_hook(frame))
+            loaded = self.loaded
+            request = decoded(loaded.request_codec.decode, frame.payload)
+            answer = loaded.execute(context, request)  # type: ignore[misc]  # the host sends hooks-only plugins none
+            return packed(RESULT, frame.call_id, self.encode(frame, answer))
+        except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
+            return self.failed(frame.call_id, error)
+        finally:
+            self.end(frame.call_id)
+
+    def _answers(self, frame: Frame, number: int) -> Iterator[bytes]:
+        context = self.begin(frame, number)
+        try:
+            if context._cancelled:
+                context.raise_if_cancelled()
+            yield from self._items(frame, context)
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
             if _is_left(error):
                 raise  # the channel is closed: nobody is there to be told
@@ -120,40 +156,42 @@ class Server:
         finally:
             self.end(frame.call_id)
 
-    def _execute(self, frame: Frame, context: ExecutionContext) -> bytes:
-        assert self.loaded.execute is not None
-        request = decoded(self.loaded.request_codec.decode, frame.payload)
-        answer = self.loaded.execute(context, request)
-        return self.encode(frame, answer)
-
-    def _items(self, frame: Frame, context: ExecutionContext) -> Iterator[list[bytes]]:
+    def _items(self, frame: Frame, context: ExecutionContext) -> Iterator[bytes]:
         assert self.loaded.execute is not None
         stream = self.loaded.execute(context, decoded(self.loaded.request_codec.decode, frame.payload))
         try:
             for item in stream:
                 context.raise_if_cancelled()
-                yield parts(ITEM, frame.call_id, self.encode(frame, item))
-            yield parts(END, frame.call_id)
+                yield packed(ITEM, frame.call_id, self.encode(frame, item))
+            yield packed(END, frame.call_id)
         finally:
             stream.close()
 
-    def begin(self, frame: Frame, stop: Callable[[], object] | None = None) -> ExecutionContext:
-        """Make the context of a call and note it as running. Raises ``FrameError`` for any other frame."""
+    def begin(self, frame: Frame, number: int, stop: Callable[[], object] | None = None) -> ExecutionContext:
+        """Make the context of a call and note it as running on a channel. Raises ``FrameError`` for any other frame."""
         if frame.kind != CALL:
             raise FrameError(f"a frame of kind {frame.kind} on a channel")
-        said = json.loads(frame.meta) if frame.meta else {}
-        context = ExecutionContext(
-            said.get("request_id", frame.call_id),
-            said.get("timeout", self._default_timeout) if frame.timeout else None,
-            said.get("max_retries", 0),
-            said.get("headers"),
-            said.get("metadata"),
-            _caller=self._caller,
-            _attempt=said.get("attempt", 1),
-        )
+        call_id = self._begun[number] = frame.call_id
+        timeout = self._default_timeout if frame.timeout else None
+        if frame.meta:
+            said = json.loads(frame.meta)
+            context = ExecutionContext(
+                said.get("request_id", call_id),
+                said.get("timeout", timeout) if frame.timeout else None,
+                said.get("max_retries", 0),
+                said.get("headers"),
+                said.get("metadata"),
+                _caller=self._caller,
+                _attempt=said.get("attempt", 1),
+            )
+        else:
+            context = ExecutionContext(call_id, timeout, _caller=self._caller)
         if frame.timeout:
             context._ends_at = time.monotonic() + frame.timeout  # what was left when the host sent it
-        self._running[frame.call_id] = context, stop
+        self._running[call_id] = context, stop
+        if self._given_up and call_id in self._given_up:
+            del self._given_up[call_id]
+            context._cancelled = True
         current.set(context)
         if self._cpu_seconds is not None:
             _limits.allow_cpu(self._cpu_seconds, time.process_time())
@@ -172,7 +210,7 @@ class Server:
 
     def encode(self, frame: Frame, answer: object) -> bytes:
         """Return an answer as the bytes that cross. Raises ``_Phase`` for one that is no data."""
-        if hasattr(answer, "__await__"):
+        if hasattr(type(answer), "__await__"):
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
@@ -185,11 +223,11 @@ class Server:
         arguments = decoded(lambda payload: hook.decode(said["arguments"], payload), frame.payload)
         return encoded(hook.encode, self.settle(hook(arguments)), cap=self._cap)
 
-    def failed(self, call_id: int, error: BaseException) -> list[bytes]:
+    def failed(self, call_id: int, error: BaseException) -> bytes:
         """Return the frame that tells the host of an error."""
         if isinstance(error, MemoryError):
             self._ballast.clear()
-        return parts(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
+        return packed(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
 
 
 def _is_left(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import sys
 
 from ._data import MOST_ROWS, DataError, found, join, no_such_field
 from ._failure import clean, message, type_name
-from ._json import check_model_json, check_numbers, dump_json, load_json, model_json
+from ._json import FEWEST_DIGITS, check_model_json, check_numbers, dump_json, load_json, model_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class ModelCodec:
         """Return what ``payload`` means as this type. Raises ``DataError``."""
         if b"NaN" in payload or b"Infinity" in payload:
             load_json(payload)  # pydantic takes the constants, JSON has none
-        check_numbers(payload)
+        if len(payload) >= FEWEST_DIGITS:
+            check_numbers(payload)
         try:
             value = self._validator.validate_json(payload, **self._strict)
         except MemoryError:
