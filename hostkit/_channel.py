@@ -76,6 +76,16 @@ class Channel:
         """Return the descriptor on which answers arrive, for a selector."""
         return self._ends.answers
 
+    @property
+    def requests(self) -> int:
+        """The descriptor by which calls are sent."""
+        return self._requests
+
+    @property
+    def over(self) -> int:
+        """A descriptor that is readable once everything is over, whoever else may hold the other ends."""
+        return self._ends.over
+
     def close(self) -> None:
         """Close this end. Idempotent."""
         with self._closing:

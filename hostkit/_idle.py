@@ -41,6 +41,11 @@ class Idle(Generic[T]):
         self._waiting: deque[_Waiter[T]] = deque()
         self._failure: Callable[[], Exception] | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
     def take_now(self) -> T | None:
         """Return an idle thing, or None where there is none."""
         with self._lock:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._channel import Channel, Ended, Late
 from .._contract import ExecutionContext, HealthStatus, Status
 from .._deadline import Deadline
+from .._ending import Ending
 from .._errors import (
     Busy,
     CallError,
@@ -37,6 +38,7 @@ from ._asked import Asked, hook_call, request_call
 from ._base import OfferedHook
 from ._historic import Historic, TurnPassed
 from ._outcome import Outcome, said_of
+from ._pipeline import Pipeline
 
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
@@ -53,6 +55,9 @@ class Process:
         self._name = opening.name
         self._cap = opening.settings.max_message
         self._timeout = opening.settings.timeout
+        self._concurrency = opening.settings.concurrency or 1
+        self._grace = opening.settings.cancel_grace
+        self._pipelines: dict[asyncio.AbstractEventLoop, Pipeline] = {}
         self._outcome = Outcome(opening.name, limited="memory_bytes" in (opening.settings.limits or {}))
         self._historic: Historic[Asked] = Historic()
         self.supervisor = Supervisor(opening)
@@ -85,10 +90,18 @@ class Process:
         raise AssertionError
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        asked = self._asked(context, request, shape)
-        channel, frame = await self._abegin(context, asked, _deadline(context))
-        self._finish(channel, context, frame)
+        frame = await self._pipeline().call(context, self._asked(context, request, shape))
         return self._outcome.answer(context, frame, shape)
+
+    def _pipeline(self) -> Pipeline:
+        loop = asyncio.get_running_loop()
+        pipeline = self._pipelines.get(loop)
+        if pipeline is None:
+            made = Pipeline(_Owner(self), ahead=self._concurrency == 1, grace=self._grace)
+            pipeline = self._pipelines.setdefault(loop, made)
+            for other in [other for other in self._pipelines if other.is_closed()]:
+                self._pipelines.pop(other, None)
+        return pipeline
 
     async def _abegin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         for last in _TRIES:
@@ -327,6 +340,30 @@ class Unbegun(Exception):
 
 def _told(broken: BaseException) -> BaseException:
     return broken.error if isinstance(broken, Unbegun) else broken
+
+
+class _Owner:
+    """The backend as its pipelines see it."""
+
+    def __init__(self, process: Process) -> None:
+        self.supervisor = process.supervisor
+        self._process = process
+
+    def up_to_date(self, channel: Channel) -> bool:
+        return not self._process._historic.missed_by(channel.link)
+
+    async def channel(self, context: ExecutionContext) -> Channel:
+        return await self._process._atake(context, _deadline(context))
+
+    def late(self, context: ExecutionContext, *, sent: bool) -> Exception:
+        return self._process._outcome.late(context) if sent else self._process._busy(context)
+
+    def lost(self, context: ExecutionContext, ending: Ending) -> Exception:
+        lost: CallError = ending.error(plugin=self._process._name, request_id=context.request_id)
+        return lost
+
+    def exhausted(self, frame: Frame) -> bool:
+        return self._process._outcome.out_of_memory(frame)
 
 
 class _Use:
