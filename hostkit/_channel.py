@@ -52,12 +52,25 @@ class Channel:
     waiting.
     """
 
-    __slots__ = ("_answers", "_assembler", "_closing", "_ends", "_hung_up", "_poll", "_requests", "call_id", "link", "number")
+    __slots__ = (
+        "_answers",
+        "_assembler",
+        "_closing",
+        "_ends",
+        "_hung_up",
+        "_poll",
+        "_requests",
+        "call_id",
+        "given_up",
+        "link",
+        "number",
+    )
 
     def __init__(self, link: Link, number: int, ends: Ends, cap: int) -> None:
         self.link = link
         self.number = number
         self.call_id = 0  # of the call that has it, or had it last
+        self.given_up = False  # its owner waits for a call that was cancelled and goes on
         self._ends = ends
         self._requests = ends.requests
         self._answers = ends.answers

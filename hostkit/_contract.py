@@ -195,6 +195,8 @@ class ExecutionContext:
     # Plain slots behind read-only properties: a frozen dataclass pays object.__setattr__ for each field on the hot path.
     __slots__ = (
         "_attempt",
+        "_backend",
+        "_call_id",
         "_caller",
         "_cancelled",
         "_ends_at",
@@ -223,6 +225,9 @@ class ExecutionContext:
         self._metadata = metadata
         self._ends_at = None if timeout is None else monotonic() + timeout
         self._cancelled = False
+        # Where the call is and what it is called there, for whoever cancels it.
+        self._backend: Any = None
+        self._call_id = 0
         self._caller = _caller
         self._attempt = _attempt
 

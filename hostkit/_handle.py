@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ._contract import HealthStatus, PluginInfo
 from ._record import Record
 from ._shape import Shape
-from ._submitter import Submitter
+from ._submitter import CallFuture, Submitter
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -52,8 +52,19 @@ class PluginHandle(Generic[Req, Resp]):
         return answer
 
     def submit(self, request: Req, **options: Any) -> Future[Resp]:
-        """Call the plugin on another thread; cancelling the future before its turn drops the call. Options as ``execute``."""
-        return self._host.submitter.submit(lambda: self.execute(request, **options))
+        """Call the plugin on another thread. Options as ``execute``.
+
+        The future can be cancelled at any time: a call that has not begun is dropped; one that runs sees it by ``ctx.cancelled``, and
+        an isolated one that goes on longer than ``cancel_grace`` costs its worker.
+        """
+
+        def call(future: CallFuture) -> Resp:
+            context = self._context(options)
+            future.on_cancel(lambda: self._record.cancel(context))
+            answer: Resp = self._record.call(context, request, self._shape)
+            return answer
+
+        return self._host.submitter.submit(call)
 
     async def aexecute(
         self,

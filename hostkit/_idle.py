@@ -98,6 +98,9 @@ class Idle(Generic[T]):
             if woken:
                 return
 
+    def __contains__(self, thing: object) -> bool:
+        return thing in self._things
+
     def discard(self, things: set[T]) -> set[T]:
         """Forget these, where they are idle; return those that were."""
         with self._lock:

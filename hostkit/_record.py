@@ -136,15 +136,21 @@ class Record:
                     gate.enter(context)
                     if gate.is_shut:
                         raise GateShut
+                    context._backend = lane.backend
                     return lane.call(context, request, shape)
                 finally:
                     gate.leave(context)
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                context, wait = self._again(error, context)
-                if self.halt.wait(wait):
+                if self.halt.wait(self._again(error, context)) or context._cancelled:
                     raise
+
+    def cancel(self, context: ExecutionContext) -> None:
+        """Tell a call that nobody waits for its answer any more: one that has not begun never does, one that runs is told."""
+        context._cancelled = True
+        if context._backend is not None:
+            context._backend.cancel(context)
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         """Answer one call without blocking the running event loop."""
@@ -166,8 +172,7 @@ class Record:
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                context, wait = self._again(error, context)
-                await asyncio.sleep(wait)
+                await asyncio.sleep(self._again(error, context))
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
@@ -255,25 +260,16 @@ class Record:
             raise PluginClosed(f"plugin {self.name!r} is closed", **where) from None
         raise Draining(f"plugin {self.name!r} takes no new calls: it is being drained", **where) from None
 
-    def _again(self, error: CallError, context: ExecutionContext) -> tuple[ExecutionContext, float]:
-        """Return the context for a repeat and the seconds to wait before it, or raise what happened."""
+    def _again(self, error: CallError, context: ExecutionContext) -> float:
+        """Make the context that of a repeat and return the seconds to wait before it, or raise what happened."""
         may = context.attempt <= context.max_retries and may_repeat(error, idempotent=self.manifest.idempotent)
         left = context.remaining()
         wait = pause(self.config.retry, context.attempt) if may else 0.0
-        if not may or (left is not None and left <= wait):
+        if not may or context._cancelled or (left is not None and left <= wait):
             self._tell(error)
             raise error
-        following = ExecutionContext(
-            context.request_id,
-            context.timeout,
-            context.max_retries,
-            context._headers,
-            context._metadata,
-            _caller=self.caller,
-            _attempt=context.attempt + 1,
-        )
-        following._ends_at = context._ends_at
-        return following, wait
+        context._attempt += 1
+        return wait
 
     def _tell(self, error: CallError) -> None:
         level = "DEBUG" if isinstance(error, Rejected) else "WARNING"

@@ -15,28 +15,83 @@ from typing import Any
 _MOST_THREADS = 32
 
 
+class CallFuture(Future[Any]):
+    """A future that can be cancelled while its call runs. Thread-safe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cancelling = threading.Lock()  # guards _stop
+        self._stop: Callable[[], object] | None = None
+        self._begun = False
+
+    def cancel(self) -> bool:
+        """Cancel the call, whether it has begun or not; False where it has ended."""
+        with self._cancelling:
+            if self.cancelled():
+                return True
+            # It stays pending until it ends: a future that is said to run can't be cancelled.
+            if not super().cancel():
+                return False
+            self.set_running_or_notify_cancel()  # tells concurrent.futures.wait and as_completed
+            stop = self._stop
+        if stop is not None:
+            stop()
+        return True
+
+    def running(self) -> bool:
+        """Whether the call has begun, and not ended."""
+        return self._begun and not self.done()
+
+    def on_cancel(self, stop: Callable[[], object]) -> None:
+        """Call ``stop`` when the call is cancelled from now on."""
+        with self._cancelling:
+            self._stop = stop
+            cancelled = self.cancelled()
+        if cancelled:
+            stop()
+
+    def carry_out(self, call: Callable[[CallFuture], Any]) -> None:
+        """Run a call to its end, which is the future's."""
+        self._begun = True
+        if self.cancelled():
+            return
+        try:
+            answer = call(self)
+        except BaseException as error:  # the future carries it to whoever waits
+            if self._ends():
+                self.set_exception(error)
+        else:
+            if self._ends():
+                self.set_result(answer)
+
+    def _ends(self) -> bool:
+        with self._cancelling:
+            self._stop = None
+            return not self.cancelled() and self.set_running_or_notify_cancel()
+
+
 class Submitter:
     """Threads that start as they are needed. Thread-safe."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[CallFuture, Callable[[CallFuture], Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # guards the three below
         self._threads = 0
         self._idle = 0
         self._closed = False
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Run a call soon; one that is cancelled before it began is dropped.
+    def submit(self, call: Callable[[CallFuture], Any]) -> Future[Any]:
+        """Run a call soon, and give it its future; one that is cancelled before it began is dropped.
 
         After ``close``, and where no thread can be had, the caller runs it: it must know by itself that its time is over.
         """
-        future: Future[Any] = Future()
+        future = CallFuture()
         if not self._enqueued(future, call):
-            _carry_out(future, call)
+            future.carry_out(call)
         return future
 
-    def _enqueued(self, future: Future[Any], call: Callable[[], Any]) -> bool:
+    def _enqueued(self, future: CallFuture, call: Callable[[CallFuture], Any]) -> bool:
         with self._lock:
             if self._closed:
                 return False
@@ -68,16 +123,8 @@ class Submitter:
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
-            _carry_out(*work)
-            del work
+            future, call = work
+            future.carry_out(call)
+            del work, future, call
             with self._lock:
                 self._idle += 1
-
-
-def _carry_out(future: Future[Any], call: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(call())
-    except BaseException as error:  # the future carries it to whoever waits
-        future.set_exception(error)

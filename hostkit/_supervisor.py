@@ -104,6 +104,15 @@ class Supervisor:
         """Take over a channel whose callers gave up: cancel their calls, and replace the worker if those don't end in time."""
         self._monitor.run(functools.partial(self._late.take, channel, deque(owed), half_sent=half_sent))
 
+    def call_off(self, call_id: int) -> None:
+        """Cancel a call whose caller still has its channel, and replace the worker if it doesn't end in time."""
+        with self._lock:
+            channels = [channel for link in self._links for channel in link.channels if channel.call_id == call_id]
+        for channel in channels:
+            if not channel.closed:
+                channel.link.cancel(call_id)
+                self._monitor.run(self._monitor.later, self._opening.settings.cancel_grace, self._not_over, channel, call_id)
+
     def recycle(self, channel: Channel, why: str) -> None:
         """Take a channel back and replace its worker, which is in no state to go on."""
         self._monitor.run(self._stuck, channel, why)
@@ -245,16 +254,27 @@ class Supervisor:
 
     def _stuck(self, channel: Channel, why: str) -> None:
         """Replace a worker at once, but let the calls on its other channels end before it is killed."""
-        link = channel.link
+        self._replace_link(channel.link, why)
+        channel.close()
+        self._rest(channel.link)
+
+    def _replace_link(self, link: Link, why: str) -> None:
         if not link.over:
             tell("WARNING", f"plugin {self._name!r}: {why}; its worker is replaced", plugin=self._name)
             link.replaced = link.over = True
             for other in self.idle.discard(set(link.channels)):
                 other.close()
             self._replace(count=False, why=why)
-        channel.close()
-        self._rest(link)
+
+    def _not_over(self, channel: Channel, call_id: int) -> None:
+        if channel.call_id != call_id or channel.closed or channel in self.idle:
+            return
+        why = f"a call went on for {self._opening.settings.cancel_grace:g} s after it was cancelled"
+        channel.given_up = True
+        self._replace_link(channel.link, why)
+        self._rest(channel.link)
 
     def _rest(self, link: Link) -> None:
-        if link.replaced and all(channel.closed for channel in link.channels) and not link.ended.is_set():
+        over = all(channel.closed or channel.given_up for channel in link.channels)
+        if link.replaced and over and not link.ended.is_set():
             link.end(Reason(CallTimeout, "its worker was replaced after a call that didn't end"))

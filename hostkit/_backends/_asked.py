@@ -30,6 +30,11 @@ class Asked:
         self._meta = meta
         self._flags = flags
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._context._cancelled
+
     def again(self, context: ExecutionContext) -> Asked:
         """Return the same call for another worker."""
         return Asked(context, next(_ids), self._payload, self._meta, self._flags)
@@ -52,7 +57,7 @@ def request_call(context: ExecutionContext, payload: bytes, flags: int, default_
     """Return a request's call, with the number that the host gave it where it has one of its own."""
     said = _beside(context, default_timeout)
     own = context._request_id
-    call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
+    call_id = context._call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
     return Asked(context, call_id, payload, json.dumps(said).encode() if said else b"", flags)
 
 

@@ -53,6 +53,10 @@ class Backend(Protocol):
         """Answer one call without blocking the running event loop."""
         ...
 
+    def cancel(self, context: ExecutionContext) -> None:
+        """Tell a call of another thread that nobody waits for it any more; one that has ended is none of our business."""
+        ...
+
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
         """Answer one call item by item; closing the iterator gives the call up."""
         ...

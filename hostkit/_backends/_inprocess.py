@@ -46,6 +46,8 @@ class InProcess:
         self._turns = turns(opening.settings.concurrency)
         self._starting = threading.Lock()  # guards _loop's making
         self._loop: PluginLoop | None = None
+        # Calls that wait for the plugin's loop; a dict's own operations are atomic.
+        self._waiting: dict[ExecutionContext | None, Future[Any]] = {}
         self._closed = False
         self._path = None if opening.directory is None else str(opening.directory)
         if self._path is not None and self._path not in sys.path:
@@ -106,6 +108,11 @@ class InProcess:
         if context._ends_at is not None and context.cancelled:
             raise self._late(context)
         return answer if type(answer) is shape.response_type else self._answer(context, answer, shape)
+
+    def cancel(self, context: ExecutionContext) -> None:
+        waiting = self._waiting.get(context)
+        if waiting is not None:
+            waiting.cancel()
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         if self._loaded.kind != COROUTINE:
@@ -282,6 +289,8 @@ class InProcess:
             raise error
         if isinstance(error, (CallTimeout, FutureTimeout)) and context.cancelled and not context._cancelled:
             return self._late(context)
+        if isinstance(error, CancelledError) and context._cancelled:
+            return self._late(context)
         if isinstance(error, CancelledError) and self._closed:
             where: dict[str, Any] = {"plugin": self._name, "request_id": context.request_id}
             return CallCancelled(f"plugin {self._name!r}: it was closed under the call", **where)
@@ -311,11 +320,15 @@ class InProcess:
 
     def _wait(self, context: ExecutionContext | None, awaitable: Any, limit: float | None = None) -> Any:
         future = self._begin(awaitable)
+        if context is not None:
+            self._waiting[context] = future
         try:
             return future.result(Deadline.after(limit if context is None else context.remaining()).wait())
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waiting.pop(context, None)
 
     def _stop_loop(self) -> None:
         if self._loop is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._contract import ExecutionContext
-from .._errors import Busy, CallTimeout, HostkitError, MemoryExceeded
+from .._errors import Busy, CallCancelled, CallTimeout, HostkitError, MemoryExceeded
 from .._questions import spoken
 from .._raised import call_error, invalid_response, show_remote
 from .._shape import Shape
@@ -32,7 +32,7 @@ class Outcome:
 
     def failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
         if said.get("cancelled") is True and context.cancelled:
-            return self.late(context)
+            return self.cancelled(context) if context._cancelled else self.late(context)
         if said.get("memory") is True and self._limited:
             return MemoryExceeded(
                 f"plugin {self._name!r} reached its memory limit (max_memory_mb): {said.get('message') or 'MemoryError'}",
@@ -47,6 +47,10 @@ class Outcome:
     def out_of_memory(self, frame: Frame) -> bool:
         """Whether a plugin with a memory limit answered with its last ballast."""
         return self._limited and frame.kind == ERROR and b'"memory": true' in frame.meta
+
+    def cancelled(self, context: ExecutionContext, *, phase: str = "execute") -> CallCancelled:
+        text = f"plugin {self._name!r}: the call was given up"
+        return CallCancelled(text, plugin=self._name, request_id=context.request_id, phase=phase)
 
     def late(self, context: ExecutionContext) -> CallTimeout:
         text = f"plugin {self._name!r} did not answer within {context.timeout:g} s"

@@ -89,6 +89,9 @@ class Process:
                     raise _told(broken) from None
         raise AssertionError
 
+    def cancel(self, context: ExecutionContext) -> None:
+        self.supervisor.call_off(context._call_id)
+
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         frame = await self._pipeline().call(context, self._asked(context, request, shape))
         return self._outcome.answer(context, frame, shape)
@@ -256,6 +259,9 @@ class Process:
                     channel = idle.take(deadline, use)
                     if asked is not None and channel.call_id == asked.call_id:
                         return channel
+                if context._cancelled:
+                    self.supervisor.give(channel)
+                    raise self._outcome.cancelled(context, phase="queue")
                 if not self._historic.missed_by(channel.link) or self._up_to_date(channel, context, deadline):
                     return channel
         except NothingIdle:
@@ -374,7 +380,7 @@ class _Use:
         self._asked = asked
 
     def begin(self, channel: Channel) -> None:
-        if not self._process._historic.missed_by(channel.link):
+        if not self._asked.cancelled and not self._process._historic.missed_by(channel.link):
             self._asked.start(channel)
 
     def leave(self, channel: Channel) -> None:
