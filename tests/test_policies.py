@@ -227,16 +227,16 @@ def test_the_pause_before_a_repeat_is_anything_below_a_limit_that_doubles():
 
 def test_a_submitted_call_runs_and_its_error_is_carried():
     submitter = Submitter("test")
-    assert submitter.submit(lambda: 42).result(10) == 42
-    assert isinstance(submitter.submit(lambda: 1 / 0).exception(10), ZeroDivisionError)
+    assert submitter.submit(lambda _: 42).result(10) == 42
+    assert isinstance(submitter.submit(lambda _: 1 / 0).exception(10), ZeroDivisionError)
     submitter.close()
 
 
 def test_a_call_that_is_cancelled_before_its_turn_never_runs():
     submitter = Submitter("test")
     go, ran = threading.Event(), []
-    blockers = [submitter.submit(lambda: go.wait(10)) for _ in range(32)]
-    waiting = submitter.submit(lambda: ran.append(1))
+    blockers = [submitter.submit(lambda _: go.wait(10)) for _ in range(32)]
+    waiting = submitter.submit(lambda _: ran.append(1))
     assert waiting.cancel()
     go.set()
     assert all(blocker.result(10) for blocker in blockers)
@@ -246,10 +246,10 @@ def test_a_call_that_is_cancelled_before_its_turn_never_runs():
 
 def test_a_closed_submitter_finishes_what_is_queued_and_runs_what_comes_later_at_once():
     submitter = Submitter("test")
-    futures = [submitter.submit(lambda number=number: number) for number in range(100)]
+    futures = [submitter.submit(lambda _, number=number: number) for number in range(100)]
     submitter.close()
     submitter.close()
-    late = submitter.submit(threading.current_thread)
+    late = submitter.submit(lambda _: threading.current_thread())
     assert late.done()
     assert late.result() is threading.current_thread()
     assert [future.result(10) for future in futures] == list(range(100))
@@ -266,7 +266,7 @@ def test_a_call_that_is_submitted_to_a_closed_host_says_so(install, host, isolat
 def test_a_submitter_starts_no_more_threads_than_it_needs():
     submitter = Submitter("few")
     for _ in range(20):
-        submitter.submit(lambda: None).result(10)
+        submitter.submit(lambda _: None).result(10)
     few = [thread for thread in threading.enumerate() if thread.name.startswith("few-")]
     assert 1 <= len(few) <= 3
     submitter.close()
@@ -274,7 +274,7 @@ def test_a_submitter_starts_no_more_threads_than_it_needs():
 
 def test_submitted_calls_run_beside_each_other_up_to_a_number():
     submitter, together = Submitter("many"), threading.Barrier(33)
-    futures = [submitter.submit(lambda: together.wait(20)) for _ in range(32)]
+    futures = [submitter.submit(lambda _: together.wait(20)) for _ in range(32)]
     together.wait(20)
     assert all(future.exception(10) is None for future in futures)
     assert len([thread for thread in threading.enumerate() if thread.name.startswith("many-")]) == 32
@@ -287,13 +287,13 @@ def test_where_no_thread_can_be_had_calls_run_all_the_same(monkeypatch):
 
     submitter, start = Submitter("none"), threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert submitter.submit(threading.current_thread).result(0) is threading.current_thread()
+    assert submitter.submit(lambda _: threading.current_thread()).result(0) is threading.current_thread()
     monkeypatch.setattr(threading.Thread, "start", start)
     go, began = threading.Event(), threading.Event()
-    submitter.submit(lambda: began.set() or go.wait(10))
+    submitter.submit(lambda _: began.set() or go.wait(10))
     assert began.wait(10)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    queued = submitter.submit(lambda: "after the other")
+    queued = submitter.submit(lambda _: "after the other")
     monkeypatch.setattr(threading.Thread, "start", start)
     go.set()
     assert queued.result(10) == "after the other"
@@ -303,8 +303,8 @@ def test_where_no_thread_can_be_had_calls_run_all_the_same(monkeypatch):
 def test_a_submitted_call_that_raises_whatever_ends_no_thread():
     submitter = Submitter("test")
     for error in (SystemExit(1), KeyboardInterrupt(), GeneratorExit(), BaseException("x")):
-        assert submitter.submit(lambda error=error: (_ for _ in ()).throw(error)).exception(10) is error
-    assert submitter.submit(lambda: 1).result(10) == 1
+        assert submitter.submit(lambda _, error=error: (_ for _ in ()).throw(error)).exception(10) is error
+    assert submitter.submit(lambda _: 1).result(10) == 1
     submitter.close()
 
 
