@@ -59,6 +59,7 @@ class Defaults(Model):
     cancel_grace: Duration = 1.0
     workers: Count | None = None
     concurrency: Count | None = None
+    standby: Annotated[int, Field(ge=0, le=4096)] = 0
     max_message_mb: Annotated[int, Field(ge=1, le=1024)] = 64
     resources: Resources = Resources()
     require_enforcement: bool = False

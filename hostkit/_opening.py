@@ -21,6 +21,7 @@ class Settings:
 
     timeout: float = 30.0
     workers: int = 1
+    standby: int = 0
     concurrency: int | None = None
     start_timeout: float = 30.0
     close_timeout: float = 5.0
