@@ -30,7 +30,6 @@ from ._opening import Opening
 from ._restarts import Restarts
 from ._worker._frames import FrameError
 
-
 # Seconds before a standby is started: the callers that wait for the one that has taken over go first.
 _BEHIND = 0.03
 
@@ -130,7 +129,7 @@ class Supervisor:
     def pids(self) -> list[int]:
         """The workers' process ids."""
         with self._lock:
-            return [link.process.pid for link in self._links if link.process.pid is not None]
+            return [link.process.pid for link in self._links if link.process.pid is not None and not link.ended.is_set()]
 
     def close(self, deadline: Deadline) -> list[str]:
         """End all workers: ask them, then SIGTERM, then SIGKILL, each with a limit. Returns what went wrong, one text a worker.

@@ -146,6 +146,7 @@ WRONG = {
     "isolation": ["", "sandbox", "Process", "off", 0, 1, [], "venv", "auto"],
     "workers": [0, -1, 1.5, True, "2", 10_000],
     "concurrency": [0, -1, 1.5, True, "2", 10_000],
+    "standby": [-1, 1.5, True, "2", 10_000],
     "max_message_mb": [0, -1, 1025, "64", True, 1.5],
     "require_enforcement": [0, 1, "yes", None, "true"],
     "env": ["HOME", [1], ["A B"], ["A=B"], [""], None],
