@@ -210,6 +210,7 @@ class Host(_Around):
         closed = Deadline.after(None if timeout is None else 2.0 * timeout)
         for record, lane in lanes:
             self._loader.end(record, lane, deadline, closed.wait())
+        self._loader.template.close()
         self._loader.monitor.stop()
 
     def forget(self) -> None:

@@ -26,6 +26,7 @@ from ._log import tell
 from ._monitor import Monitor
 from ._record import Lane, Record
 from ._spec import PluginSpec
+from ._template import Template
 
 
 class Loader:
@@ -35,6 +36,7 @@ class Loader:
         self.config = config
         self.hooks = hooks
         self.monitor = Monitor()
+        self.template = Template(config.template.preload, self.monitor)
         self.forked = False
         self.closed = False
         self._group = f"{app}.plugins"
@@ -136,6 +138,7 @@ class Loader:
             record.lane = None
             record.lock = threading.RLock()
         self.hooks.forget()
+        self.template.forget()
         self.monitor.forget()
 
     def _new_record(self, name: str) -> Record:
@@ -201,6 +204,7 @@ class Loader:
             monitor=self.monitor,
             directory=None if spec is None else spec.directory,
             target=record.target,
+            template=self.template,
         )
         backend = BACKENDS[decided.isolation](opening)
         lane = Lane(backend, decided)
