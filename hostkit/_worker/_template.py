@@ -57,15 +57,17 @@ def serve(control_fd: int) -> int:
         refused = {"": str(error)}
     said = json.dumps({"missing": missing, "refused": refused}).encode()
     host.sendall(SIZE.pack(len(said)) + said)
+    # What is installed later must be seen, also where its directory's time is still the same.
+    sys.path_importer_cache.clear()
     # No collection may touch, and so copy, what all workers share.
     gc.collect()
     gc.freeze()
     gc.disable()
     while clone is not None:
-        said, fds = _received(host)
+        wanted, fds = _received(host)
         pid = _forked(clone)
         if pid == 0:
-            return _become(said, fds, host)
+            return _become(wanted, fds, host)
         for fd in fds:
             os.close(fd)
         if pid < 0:
@@ -189,15 +191,13 @@ def _become(said: dict[str, Any], fds: list[int], host: _socket.socket) -> int:
     _settle(own, said["fds"])
     _close_others({0, *said["fds"]})
     os.umask(said["umask"])
-    try:
+    try:  # noqa: SIM105 - contextlib costs a worker's start
         os.sched_setaffinity(0, said["cpus"])
     except OSError:  # the CPUs changed meanwhile: the template's own are as good
         pass
     _live_in(said["environment"])
     # CPython forgets this after a fork (3.13 still does).
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
-    # What was installed since must be seen, also where its directory's time is still the same.
-    sys.path_importer_cache.clear()
     gc.enable()
     control: int = said["control"]
     return control
@@ -218,7 +218,7 @@ def _settle(own: list[int], places: list[int]) -> None:
 def _close_others(kept: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in kept:
-            try:
+            try:  # noqa: SIM105 - the same
                 os.close(int(name))
             except OSError:
                 pass  # the directory's own
