@@ -57,7 +57,7 @@ class Link:
         self._asked_to_close = False
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
-        self._template = opening.template if opening.settings.start == "template" else None
+        self._template = opening.template
         if self._template is not None:
             self._template.warm()
         if not self._monitor.hold():

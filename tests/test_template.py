@@ -47,7 +47,7 @@ def forked(install, new_host):
 def template_of(host):
     """The template's process id; the test needs one."""
     pid = host._loader.template.pid
-    assert pid is not None
+    assert pid is not None, "there is no template"
     return pid
 
 
@@ -384,4 +384,4 @@ def test_a_host_that_forks_no_workers_has_no_template(new_host, install):
     install("asked", ASKED)
     host = new_host(config={"defaults": {"start": "fresh"}})
     host.load("asked", isolation="process")
-    assert host._loader.template.pid is None
+    assert host._loader.template is None
