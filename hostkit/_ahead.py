@@ -9,7 +9,7 @@ long, which is starting interpreters, doesn't wait for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -17,6 +17,7 @@ from ._backends import Backend
 from ._deadline import Deadline
 from ._decided import Decided
 from ._record import Record
+from ._spec import PluginSpec
 
 # A start waits as much as it computes: with fewer at once a CPU stands idle, with more they only share it.
 _FOR_EACH_CPU = 2
@@ -25,7 +26,8 @@ _FOR_EACH_CPU = 2
 class Ahead:
     """Backends that nobody has asked for yet. A context manager: what wasn't taken is closed. For one thread."""
 
-    def __init__(self, start: Callable[[Record, Decided], Backend]) -> None:
+    def __init__(self, start: Callable[[Record, Decided], Backend], specs: Mapping[str, PluginSpec]) -> None:
+        self.specs = specs  # one look at what is installed, for all of them
         self._start = start
         self._pool = ThreadPoolExecutor(_FOR_EACH_CPU * _cpus(), "hostkit-ahead")
         self._begun: dict[Record, tuple[Decided, Future[Backend]]] = {}

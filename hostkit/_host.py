@@ -134,9 +134,10 @@ class Host(_Around):
         """
         failed: dict[str, HostkitError | OSError] = {}
         records = {}
-        for name in dict.fromkeys(names or self._enabled()):
+        specs = self.specs
+        for name in dict.fromkeys(names or (name for name in specs if self.config.plugin(name).enabled)):
             try:
-                records[name] = self._loader.record(name)
+                records[name] = self._loader.record(name, specs)
             except HostkitError as error:
                 failed[name] = error
         with self._loader.ahead(records.values(), isolation) as ahead:
@@ -146,9 +147,6 @@ class Host(_Around):
                 except (HostkitError, OSError) as error:
                     failed[name] = error
         return failed
-
-    def _enabled(self) -> list[str]:
-        return [name for name in self.specs if self.config.plugin(name).enabled]
 
     def _load(self, record: Record, isolation: str | None, ahead: Ahead | None) -> None:
         with record.lock:

@@ -68,15 +68,15 @@ class Loader:
         with self._lock:
             return list(self._records.values())
 
-    def record(self, name: str) -> Record:
-        """Return the record of a plugin. Raises ``PluginNotFound``."""
+    def record(self, name: str, specs: Mapping[str, PluginSpec] | None = None) -> Record:
+        """Return the record of a plugin, looking for it in ``specs`` where the caller has looked already. Raises ``PluginNotFound``."""
         record = self._records.get(name)
         if record is not None:
             return record
         with self._lock:
             if name in self._records:
                 return self._records[name]
-            specs = self._index.look()
+            specs = self._index.look() if specs is None else specs
             if not isinstance(name, str) or name not in specs:
                 raise PluginNotFound(not_found(name, specs, self._group))
             return self._new_record(name)
@@ -100,19 +100,19 @@ class Loader:
         with record.lock:
             if record.lane is not None and not self.closed:
                 return record.lane
-            specs = self._offered()
+            specs = self._offered() if ahead is None else ahead.specs
             self._load_required(record, specs, ahead)
             return self._load_alone(record, specs, ahead)
 
     def ahead(self, records: Iterable[Record], isolation: str | None) -> Ahead:
         """Begin to start these plugins' workers, and those of what they require. What can't be started is told when it is loaded."""
         specs = self._offered()
-        ahead = Ahead(lambda record, decided: BACKENDS[decided.isolation](self._opening(record, decided)))
+        ahead = Ahead(lambda record, decided: BACKENDS[decided.isolation](self._opening(record, decided)), specs)
         wished = dict.fromkeys(records, isolation)
         try:
             for record in wished:
                 try:
-                    required = [self.record(name) for name in _requirements.load_order(record.name, specs)]
+                    required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
                 except HostkitError:
                     continue
                 for each in (*required, record):
@@ -126,7 +126,7 @@ class Loader:
         if ahead.begun(record) or record.lane is not None:
             return
         try:
-            required = [self.record(name) for name in _requirements.load_order(record.name, specs)]
+            required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
             with record.lock:
                 decided = self._decide(record, specs, isolation or record.wished)
         except HostkitError:
@@ -185,7 +185,7 @@ class Loader:
         """Load what a plugin requires, one after the other: the requirements are no circle, so neither are the locks."""
         self._check_open(record)
         for name in _requirements.load_order(record.name, specs):
-            needed = self.record(name)
+            needed = self.record(name, specs)
             if not needed.config.enabled:
                 raise RequirementError(
                     f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration"
