@@ -118,7 +118,7 @@ class Template:
         for name, why in said["refused"].items():
             if name in self._preload:
                 self._preload.remove(name)
-                tell("WARNING", f"the template doesn't preload {name}: {why}", plugin="")
+                tell("WARNING", f"the template doesn't preload {why}", plugin="")
             else:
                 self._give_up(why)
 
@@ -172,7 +172,7 @@ class _Running:
         """Tell it what to import and return what it can't. Raises ``OSError`` where it isn't up to it."""
         self._sentinel = os.pidfd_open(self.process.pid)
         self._socket.settimeout(_WARMING)
-        self._send({"lifeline": self._their_lifeline, "path": host_path()["path"], "preload": list(preload)}, ())
+        self._send({"lifeline": self._their_lifeline, **host_path(), "preload": list(preload)}, ())
         said: dict[str, dict[str, str]] = json.loads(self._receive(SIZE.unpack(self._receive(SIZE.size))[0]))
         self._socket.settimeout(_FORKING)
         return said
@@ -258,7 +258,7 @@ def _inherited() -> object:
     """Return what a fork of a template has from the start of the template, and an executed worker from this process as it is now."""
     words = {name: value for name, value in os.environ.items() if name in ("LANG", "LANGUAGE") or name.startswith("LC_")}
     limits = [resource.getrlimit(number) for number in _LIMITS]
-    return command(), host_path()["path"], words, os.getresuid(), os.getresgid(), sorted(os.getgroups()), limits
+    return command(), host_path(), words, os.getresuid(), os.getresgid(), sorted(os.getgroups()), limits
 
 
 _LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})

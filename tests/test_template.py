@@ -289,9 +289,9 @@ def test_a_template_that_dies_again_and_again_is_left_at_that(forked, log):
         (
             "starts",
             "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
-            "preload starts: it starts threads",
+            "preload starts: threads were started",
         ),
-        ("opens", "import os\nfd = os.open('/', os.O_RDONLY)", "preload opens: it keeps descriptors open"),
+        ("opens", "import os\nfd = os.open('/', os.O_RDONLY)", "preload opens: descriptors were left open"),
     ],
 )
 def test_what_cannot_be_preloaded_is_told_once_and_left_out(forked, site, log, module, source, said):

@@ -31,10 +31,14 @@ def _load_hostkit() -> None:
 if __name__ == "__main__":
     _load_hostkit()
     control = int(sys.argv[-1])
-    if sys.argv[1] == "template":
-        from hostkit._worker._template import serve
+    forked = sys.argv[1] == "template"
+    sited: list[str] = []
+    if forked:
+        from hostkit._worker._template import leave, serve
 
-        control = serve(control)
+        control, sited = serve(control)
     from hostkit._worker._boot import main
 
-    main(control)
+    main(control, sited)
+    if forked:
+        leave()

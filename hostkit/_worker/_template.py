@@ -12,6 +12,7 @@ glibc's ``_Fork``; those that take locks have nothing to do in a process of one 
 from __future__ import annotations
 
 import _socket
+import atexit
 import gc
 import json
 import os
@@ -21,7 +22,7 @@ import sys
 import threading
 import time
 
-from . import _boot, _lifeline  # noqa: F401 - what every worker imports
+from . import _boot, _lifeline
 from ._failure import message, type_name
 
 TYPE_CHECKING = False
@@ -40,21 +41,21 @@ _CLONE_PARENT, _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID = 0x00008000, 0x002000
 _PR_GET_TID_ADDRESS = 40
 
 
-def serve(control_fd: int) -> int:
-    """Fork workers until the host is gone. Returns in each of them, with the descriptor of its own control socket."""
+def serve(control_fd: int) -> tuple[int, list[str]]:
+    """Fork workers until the host is gone. Returns in each of them, with the descriptor of its own control socket and the
+    directories whose .pth files have run."""
     os.set_inheritable(control_fd, False)
     host = _socket.socket(fileno=control_fd)
     told, _ = _received(host)
     os.set_inheritable(told["lifeline"], False)
     _lifeline.arm(told["lifeline"])
     os.chdir("/")  # whatever the host's working directory is, it can be unmounted
-    sys.path[:] = told["path"]
-    missing, refused = _preload(told["preload"])
+    missing, refused = _preload(told)
     clone: Callable[[], int] | None = None
     try:
         clone = None if refused else _cloning()
     except OSError as error:
-        refused = {"": str(error)}
+        refused = {"this system": str(error)}
     said = json.dumps({"missing": missing, "refused": refused}).encode()
     host.sendall(SIZE.pack(len(said)) + said)
     # What is installed later must be seen, also where its directory's time is still the same.
@@ -67,7 +68,7 @@ def serve(control_fd: int) -> int:
         wanted, fds = _received(host)
         pid = _forked(clone)
         if pid == 0:
-            return _become(wanted, fds, host)
+            return _become(wanted, fds, host), told["site_dirs"]
         for fd in fds:
             os.close(fd)
         if pid < 0:
@@ -95,7 +96,7 @@ def _exactly(host: _socket.socket, count: int) -> bytes:
     return data
 
 
-def _preload(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _preload(told: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Import what workers share; return what can't be imported, and what makes this process unfit for forking, with the reasons."""
     import dataclasses  # noqa: F401 - what most plugins import
     import faulthandler  # noqa: F401
@@ -103,15 +104,17 @@ def _preload(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
 
     missing = {}
     before = _descriptors()
-    for name in names:
+    _boot.see_what_the_host_sees({**told, "directory": None}, [])
+    for name in ("the .pth files", *told["preload"]):
         try:
-            __import__(name)
+            if name in told["preload"]:
+                __import__(name)
         except BaseException as error:  # whoever wrote it
             missing[name] = f"{type_name(error)}: {message(error)}"
         if len(os.listdir("/proc/self/task")) > 1:
-            return missing, {name: "it starts threads, which a fork doesn't have"}
+            return missing, {name: f"{name}: threads were started, which a fork doesn't have"}
         if _descriptors() != before:
-            return missing, {name: "it keeps descriptors open, which a worker doesn't have"}
+            return missing, {name: f"{name}: descriptors were left open, which a worker doesn't have"}
     if "pydantic" in sys.modules:
         _warm()
     return missing, {}
@@ -201,6 +204,13 @@ def _become(said: dict[str, Any], fds: list[int], host: _socket.socket) -> int:
     gc.enable()
     control: int = said["control"]
     return control
+
+
+def leave() -> None:
+    """End this worker without taking every module apart, which would copy all that it shares."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    os._exit(0)
 
 
 def _settle(own: list[int], places: list[int]) -> None:
