@@ -328,7 +328,7 @@ def test_a_template_that_stops_answering_costs_a_worker_some_seconds_and_nothing
 
 
 def test_more_channels_than_one_message_takes_are_had_by_a_fresh_start(forked):
-    host = forked(concurrency=300)
+    host = forked(concurrency=130)
     assert host.execute("asked", "sys.orig_argv[-2]").endswith("__main__.py")
     assert host.execute("asked", "1 + 1") == 2
 
