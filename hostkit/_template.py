@@ -42,6 +42,7 @@ class Template:
         self._warming = threading.Lock()  # guards the starting and ending of a process, and what is above
         self._forking = threading.Lock()  # guards the exchange with it, and _running; never held for long
         self._running: _Running | None = None
+        self._begun: _Running | None = None  # the one that warms up just now
         self._over = False
 
     @property
@@ -83,6 +84,9 @@ class Template:
     def close(self) -> None:
         """End the template. Its workers live on. Idempotent."""
         self._over = True
+        begun = self._begun
+        if begun is not None:
+            begun.process.kill()  # whoever waits for it gives up at once
         with self._warming:
             self._end()
 
@@ -90,32 +94,42 @@ class Template:
         """Let go of it in a fork of this process, without a lock: another thread may have held it."""
         self._over = True
         self._warming, self._forking = threading.Lock(), threading.Lock()
-        running, self._running = self._running, None
-        if running is not None:
-            running.forget()
+        self._running = self._begun = None  # each closes what it has by itself
 
     def _start(self, state: object) -> None:
         """Start a process, or give up on it, or on what it can't import."""
-        running = None
         try:
-            with starting:
-                running = _Running(state)
-            said = running.greet(self._preload)
+            running, said = self._greeted(state)
         except OSError as error:
-            if running is not None:
-                running.end(self._monitor)
-            self._give_up(f"the template can't be started: {error}")
+            if not self._over:
+                self._give_up(f"the template can't be started: {error}")
             return
         for name, why in said["missing"].items():
             tell("WARNING", f"the template can't preload {name}: {why}", plugin="")
         self._preload = [name for name in self._preload if name not in said["missing"]]
-        if not said["refused"]:
-            with self._forking:
-                self._running = running
-            self._monitor.run(running.watch, self._monitor)
+        if said["refused"]:
+            running.end(self._monitor)
+            self._leave_out(said["refused"])
             return
-        running.end(self._monitor)
-        for name, why in said["refused"].items():
+        with self._forking:
+            self._running = running
+        self._monitor.run(running.watch, self._monitor)
+
+    def _greeted(self, state: object) -> tuple[_Running, dict[str, dict[str, str]]]:
+        with starting:
+            self._begun = running = _Running(state)
+        try:
+            if self._over:
+                running.process.kill()
+            return running, running.greet(self._preload)
+        except BaseException:  # a Ctrl-C, too
+            running.end(self._monitor)
+            raise
+        finally:
+            self._begun = None
+
+    def _leave_out(self, refused: dict[str, str]) -> None:
+        for name, why in refused.items():
             if name in self._preload:
                 self._preload.remove(name)
                 tell("WARNING", f"the template doesn't preload {why}", plugin="")

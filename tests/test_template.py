@@ -359,6 +359,20 @@ def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, instal
         until(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or status_of(pid)["State"][0] == "Z")
 
 
+def test_closing_a_host_does_not_wait_for_a_template_that_warms_up(install, new_host, site, tmp_path, log):
+    install("asked", ASKED)
+    (site / "slow.py").write_text(f"open({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)")
+    host = new_host(config={"defaults": {"start": "template", "isolation": "process"}, "template": {"preload": ["slow"]}})
+    call = host.submit("asked", "1")
+    until((tmp_path / "begun").exists)
+    started = time.monotonic()
+    host.close(0.0)
+    with pytest.raises(hostkit.CallError):
+        call.result(10)
+    assert time.monotonic() - started < 5.0
+    assert warnings_in(log) == []
+
+
 def test_a_fork_of_the_host_has_nothing_of_the_template(forked):
     host = forked()
     template = host._loader.template
