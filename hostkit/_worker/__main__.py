@@ -30,15 +30,12 @@ def _load_hostkit() -> None:
 
 if __name__ == "__main__":
     _load_hostkit()
-    control = int(sys.argv[-1])
-    forked = sys.argv[1] == "template"
-    sited: list[str] = []
-    if forked:
-        from hostkit._worker._template import leave, serve
-
-        control, sited = serve(control)
     from hostkit._worker._boot import main
 
-    main(control, sited)
-    if forked:
+    if sys.argv[1] == "template":
+        from hostkit._worker._template import leave, serve
+
+        main(*serve(int(sys.argv[2])))
         leave()
+    else:
+        main(int(sys.argv[1]), [])
