@@ -1,5 +1,7 @@
 """A developer's verbs: ``nox -s demo``, ``nox -s benchmark``; the tests are tox's."""
 
+import pathlib
+
 import nox
 
 nox.options.sessions = ["demo"]
@@ -39,6 +41,15 @@ def soak(session: nox.Session) -> None:
     """Run the long tests: random interleavings and many start and stop cycles."""
     session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"), *SAMPLES)
     session.run("python", "-m", "pytest", "tests/soak", "--override-ini=python_files=soak_*.py", "--timeout=1800", *session.posargs)
+
+
+@nox.session
+def template(session: nox.Session) -> None:
+    """Run what every worker must do over workers that are forked from the template."""
+    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"), *SAMPLES)
+    names = ("contract", "launch", "limits", "supervisor", "template")
+    files = [*(f"tests/test_{name}.py" for name in names), *map(str, sorted(pathlib.Path("tests").glob("test_faults_*.py")))]
+    session.run("python", "-m", "pytest", "-n", "2", *files, *session.posargs, env={"HOSTKIT_TEST_START": "template"})
 
 
 @nox.session

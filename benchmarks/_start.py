@@ -22,6 +22,7 @@ from ._timing import Peer, interleave
 
 _OURS, _OURS_COMPILING = "hostkit, without pydantic", "hostkit, without pydantic, no bytecode cached"
 _OURS_PYDANTIC = "hostkit, with pydantic"
+_FORKED, _FORKED_PYDANTIC = "hostkit, from the template, without pydantic", "hostkit, from the template, with pydantic"
 _FLOOR = "bare interpreter (python -I -S -c pass)"
 
 
@@ -30,12 +31,14 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     del turn  # a start is one start
     rounds = max(7, rounds)
     start = Section("Worker start to first answer", base=_FLOOR)
-    memory: dict[str, list[float]] = {_OURS: [], _OURS_PYDANTIC: []}
-    with site({"plain": PLAIN, "models": PYDANTIC}) as place:
+    memory: dict[str, list[float]] = {name: [] for name in (_OURS, _OURS_PYDANTIC, _FORKED, _FORKED_PYDANTIC)}
+    with Host(config={"defaults": {"start": "template"}}) as forking, site({"plain": PLAIN, "models": PYDANTIC}) as place:
         peers = [
             Peer(_OURS, lambda _: _started("plain", memory[_OURS]), number=1),
             Peer(_OURS_COMPILING, lambda _: _started_compiling(place), number=1),
             Peer(_OURS_PYDANTIC, lambda _: _started("models", memory[_OURS_PYDANTIC]), number=1),
+            Peer(_FORKED, lambda _: _started_in(forking, "plain", memory[_FORKED]), number=1),
+            Peer(_FORKED_PYDANTIC, lambda _: _started_in(forking, "models", memory[_FORKED_PYDANTIC]), number=1),
             Peer("ProcessPoolExecutor (spawn), without pydantic", lambda _: _pool_started(_plugin), number=1),
             Peer("ProcessPoolExecutor (spawn), with pydantic", lambda _: _pool_started(_models), number=1),
             Peer(_FLOOR, lambda _: _bare(), number=1),
@@ -43,12 +46,16 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
         with _with_bytecode():
             _started("plain", [])
             _started("models", [])
+            _started_in(forking, "plain", [])
             found = interleave(peers, rounds=rounds, turn=0.0)
     start.measured(found)
     start.promise("worker start to first answer, without pydantic", found[_OURS], "s", most=0.045)
+    start.promise("worker start to first answer, from the template", found[_FORKED], "s", most=0.010)
+    start.promise("the same with pydantic", found[_FORKED_PYDANTIC], "s", most=0.025)
     idle = Section("Unique memory of an idle worker (USS)")
     idle.rows += [Row(name, samples, "MB") for name, samples in memory.items()]
     idle.promise("idle worker's memory, without pydantic", memory[_OURS], "MB", most=10.0)
+    idle.promise("idle worker's memory, from the template, with pydantic", memory[_FORKED_PYDANTIC], "MB", most=6.0)
     return [start, idle]
 
 
@@ -64,12 +71,17 @@ class _with_bytecode:  # noqa: N801 - reads as a phrase where it is used
 
 def _started(name: str, memory: list[float]) -> float:
     with Host() as host:
-        host.specs  # noqa: B018 - the look at what is installed has a section of its own
-        started = time.perf_counter()
-        host.load(name, isolation="process")
-        host.execute(name, _plugin.REQUEST)
-        seconds = time.perf_counter() - started
-        memory.append(_unique_memory(host, name))
+        return _started_in(host, name, memory)
+
+
+def _started_in(host: Host, name: str, memory: list[float]) -> float:
+    host.specs  # noqa: B018 - the look at what is installed has a section of its own
+    started = time.perf_counter()
+    host.load(name, isolation="process")
+    host.execute(name, _plugin.REQUEST)
+    seconds = time.perf_counter() - started
+    memory.append(_unique_memory(host, name))
+    host.unload(name)
     return seconds
 
 

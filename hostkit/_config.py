@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from ._environment import Setting, settings
 from ._errors import ConfigError
-from ._fields import Count, Duration, Isolation, Model, Name, Resources, Variable, sentences
+from ._fields import Count, Duration, Isolation, Model, Module, Name, Resources, Variable, sentences
 from ._names import normalized
 from ._parsing import Unreadable, read
 from ._worker._data import found
@@ -53,12 +53,14 @@ class Defaults(Model):
 
     isolation: Isolation = None
     timeout: Duration = 30.0
+    start: Literal["fresh", "template"] = "fresh"
     start_timeout: Duration = 30.0
     close_timeout: Duration = 5.0
     health_timeout: Duration = 5.0
     cancel_grace: Duration = 1.0
     workers: Count | None = None
     concurrency: Count | None = None
+    standby: Annotated[int, Field(ge=0, le=4096)] = 0
     max_message_mb: Annotated[int, Field(ge=1, le=1024)] = 64
     resources: Resources = Resources()
     require_enforcement: bool = False
@@ -82,11 +84,18 @@ class DiscoveryConfig(Model):
     paths: list[Annotated[Path, Field(strict=False)]] = Field(default=[])
 
 
+class TemplateConfig(Model):
+    """What the one process imports that workers with ``start = "template"`` are forked from."""
+
+    preload: list[Module] = Field(default=["pydantic"])
+
+
 class HostConfig(Model):
     """The whole configuration. Immutable."""
 
     defaults: Defaults = Defaults()
     discovery: DiscoveryConfig = DiscoveryConfig()
+    template: TemplateConfig = TemplateConfig()
     plugins: dict[Name, PluginConfig] = Field(default={})
 
     @model_validator(mode="after")

@@ -44,6 +44,8 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         timeout=config.timeout,
         workers=config.workers or manifest.workers or 1,
         concurrency=config.concurrency or manifest.concurrency,
+        standby=config.standby,
+        start=config.start,
         start_timeout=config.start_timeout,
         close_timeout=config.close_timeout,
         cancel_grace=config.cancel_grace,

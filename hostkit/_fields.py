@@ -61,7 +61,14 @@ def _variable(text: str) -> str:
     return text
 
 
+def _module(text: str) -> str:
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError("expected the name of a module")
+    return text
+
+
 Variable = Annotated[str, AfterValidator(_variable)]
+Module = Annotated[str, AfterValidator(_module)]
 Name = Annotated[str, AfterValidator(checked_name)]
 
 

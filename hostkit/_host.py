@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from . import _config
+from ._ahead import Ahead
 from ._config import HostConfig
 from ._contract import HealthStatus, PluginInfo, Status
 from ._deadline import Deadline
@@ -123,15 +124,40 @@ class Host(_Around):
         ``PluginLoadError``, ``RequirementError``, ``ConfigError``, ``ManifestError``, ``SandboxUnavailable``, or the ``CallError`` of a
         worker that couldn't start.
         """
-        record = self._loader.record(name)
+        self._load(self._loader.record(name), isolation, None)
+
+    def load_all(self, *names: str, isolation: str | None = None) -> dict[str, HostkitError | OSError]:
+        """Load these plugins now, or every one that is installed and enabled; return those that can't be loaded, with their errors.
+
+        Workers start at the same time, a few on each CPU; everything else happens in the order of the names, so that hooks run as
+        if each had been loaded by itself. ``isolation`` and the errors are those of ``load``.
+        """
+        failed: dict[str, HostkitError | OSError] = {}
+        records = {}
+        specs = self.specs
+        for name in dict.fromkeys(names or (name for name in specs if self.config.plugin(name).enabled)):
+            try:
+                records[name] = self._loader.record(name, specs)
+            except HostkitError as error:
+                failed[name] = error
+        with self._loader.ahead(records.values(), isolation) as ahead:
+            for name, record in records.items():
+                try:
+                    self._load(record, isolation, ahead)
+                except (HostkitError, OSError) as error:
+                    failed[name] = error
+        return failed
+
+    def _load(self, record: Record, isolation: str | None, ahead: Ahead | None) -> None:
         with record.lock:
             if record.lane is None or self._closed:
                 with record.wishing(isolation):
-                    self._loader.load(record)
-            elif isolation is not None and record.lane.decided.isolation != isolation:
-                raise ConfigError(
-                    f"plugin {name!r} is loaded with isolation {record.lane.decided.isolation!r}; use reload to change it"
-                )
+                    self._loader.load(record, ahead)
+                return
+            there = record.lane.decided.isolation
+            if isolation is not None and isolation != there:
+                raise ConfigError(f"plugin {record.name!r} is loaded with isolation {there!r}; use reload to change it")
+            record.wished = isolation or record.wished
 
     def reload(self, name: str, *, isolation: str | None = None) -> None:
         """Start the plugin anew, in the same place or another one, and swap it in under traffic: calls on the old one end there.
@@ -210,6 +236,8 @@ class Host(_Around):
         closed = Deadline.after(None if timeout is None else 2.0 * timeout)
         for record, lane in lanes:
             self._loader.end(record, lane, deadline, closed.wait())
+        if self._loader.template is not None:
+            self._loader.template.close()
         self._loader.monitor.stop()
 
     def forget(self) -> None:

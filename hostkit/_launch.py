@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import multiprocess.process
 from multiprocess.process import BaseProcess, active_children
@@ -29,19 +29,36 @@ _ALLOWED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "T
 _THREAD_COUNTS = ("MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+class Forks(Protocol):
+    """What may make a worker's process faster than an interpreter is executed."""
+
+    def fork(self, process: WorkerProcess) -> int | None:
+        """Return the id of a child of this process that becomes this worker, or None where it can't be had."""
+        ...
+
+
 class WorkerProcess(BaseProcess):  # type: ignore[misc]  # multiprocess has no types
-    """One worker's process. ``fds`` are what it inherits, ``streams`` its stdout and stderr."""
+    """One worker's process. ``fds`` are what it inherits, ``streams`` its stdout and stderr; where there is a ``template``, that
+    forks it."""
 
     _start_method = "hostkit"
 
     def __init__(
-        self, name: str, *, control: int, fds: Sequence[int], streams: tuple[int, int], environment: Mapping[str, str]
+        self,
+        name: str,
+        *,
+        control: int,
+        fds: Sequence[int],
+        streams: tuple[int, int],
+        environment: Mapping[str, str],
+        template: Forks | None = None,
     ) -> None:
         super().__init__(name=f"hostkit-worker-{name}", daemon=True)
         self.control = control
         self.fds = fds
         self.streams = streams
         self.environment = environment
+        self.template = template
 
     def start(self) -> None:
         """Execute the interpreter; hold ``_lifetimes.starting``. Raises ``OSError`` where the system can't."""
@@ -77,17 +94,8 @@ class Popen:
         self.usage: Any = None  # a resource.struct_rusage once it has ended
         self._owner = os.getpid()
         self._lock = threading.Lock()  # guards returncode, the one wait4, and sentinel
-        started = subprocess.Popen(
-            _command(process.control),
-            stdin=subprocess.DEVNULL,
-            stdout=process.streams[0],
-            stderr=process.streams[1],
-            pass_fds=process.fds,
-            env=dict(process.environment),
-            start_new_session=True,
-        )
-        self.pid = started.pid
-        started.returncode = 0  # wait4 below reaps it: subprocess must neither wait nor warn
+        forked = None if process.template is None else process.template.fork(process)
+        self.pid = _executed(process) if forked is None else forked
         self.sentinel = -1
         if hasattr(os, "pidfd_open"):
             try:
@@ -168,6 +176,20 @@ class Popen:
                 os.close(sentinel)
 
 
+def _executed(process: WorkerProcess) -> int:
+    started = subprocess.Popen(
+        command(str(process.control)),
+        stdin=subprocess.DEVNULL,
+        stdout=process.streams[0],
+        stderr=process.streams[1],
+        pass_fds=process.fds,
+        env=dict(process.environment),
+        start_new_session=True,
+    )
+    started.returncode = 0  # whoever waits for the worker reaps it: subprocess must neither wait nor warn
+    return started.pid
+
+
 def environment(passed: Sequence[str], cores: int | None) -> dict[str, str]:
     """Return what a worker gets to see of this process's environment: the allow-list, the locale, and ``passed``."""
     names = {*_ALLOWED, *passed, *(name for name in os.environ if name.startswith("LC_"))}
@@ -179,7 +201,8 @@ def environment(passed: Sequence[str], cores: int | None) -> dict[str, str]:
     return found
 
 
-def _command(control: int) -> list[str]:
+def command(*arguments: str) -> list[str]:
+    """Return what executes the worker's program with these arguments, in an interpreter like this one."""
     flags = ["-I", "-S"]
     if sys.dont_write_bytecode:
         flags.append("-B")
@@ -187,4 +210,4 @@ def _command(control: int) -> list[str]:
         flags.append("-" + "O" * sys.flags.optimize)
     flags += ["-X", f"utf8={sys.flags.utf8_mode}"]
     worker = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
-    return [sys.executable, *flags, worker, str(control)]
+    return [sys.executable, *flags, worker, *arguments]

@@ -57,6 +57,9 @@ class Link:
         self._asked_to_close = False
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
+        self._template = opening.template
+        if self._template is not None:
+            self._template.warm()
         if not self._monitor.hold():
             raise PluginClosed(f"plugin {opening.name!r}: the host is closed", plugin=opening.name, phase="start")
         try:
@@ -85,6 +88,7 @@ class Link:
                 fds=[*theirs.all, wires.faults],
                 streams=(theirs.stdout, theirs.stderr),
                 environment=environment(settings.environment, None if cores is None else int(cores)),
+                template=self._template,
             )
             self.process.start()
         except BaseException:

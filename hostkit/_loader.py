@@ -9,11 +9,12 @@ import difflib
 import itertools
 import secrets
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import _requirements
-from ._backends import BACKENDS, Opening
+from ._ahead import Ahead
+from ._backends import BACKENDS, Backend, Opening
 from ._config import HostConfig
 from ._contract import Caller
 from ._deadline import Deadline
@@ -27,6 +28,9 @@ from ._monitor import Monitor
 from ._record import Lane, Record
 from ._spec import PluginSpec
 
+if TYPE_CHECKING:
+    from ._template import Template
+
 
 class Loader:
     """The plugins of one host: what is installed, one record for each that was asked for, and the order of loading. Thread-safe."""
@@ -35,6 +39,7 @@ class Loader:
         self.config = config
         self.hooks = hooks
         self.monitor = Monitor()
+        self.template: Template | None = None
         self.forked = False
         self.closed = False
         self._group = f"{app}.plugins"
@@ -63,15 +68,15 @@ class Loader:
         with self._lock:
             return list(self._records.values())
 
-    def record(self, name: str) -> Record:
-        """Return the record of a plugin. Raises ``PluginNotFound``."""
+    def record(self, name: str, specs: Mapping[str, PluginSpec] | None = None) -> Record:
+        """Return the record of a plugin, looking for it in ``specs`` where the caller has looked already. Raises ``PluginNotFound``."""
         record = self._records.get(name)
         if record is not None:
             return record
         with self._lock:
             if name in self._records:
                 return self._records[name]
-            specs = self._index.look()
+            specs = self._index.look() if specs is None else specs
             if not isinstance(name, str) or name not in specs:
                 raise PluginNotFound(not_found(name, specs, self._group))
             return self._new_record(name)
@@ -90,14 +95,45 @@ class Loader:
         with self._lock:
             self._records.pop(name, None)
 
-    def load(self, record: Record) -> Lane:
+    def load(self, record: Record, ahead: Ahead | None = None) -> Lane:
         """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
         with record.lock:
             if record.lane is not None and not self.closed:
                 return record.lane
-            specs = self._offered()
-            self._load_required(record, specs)
-            return self._load_alone(record, specs)
+            specs = self._offered() if ahead is None else ahead.specs
+            self._load_required(record, specs, ahead)
+            return self._load_alone(record, specs, ahead)
+
+    def ahead(self, records: Iterable[Record], isolation: str | None) -> Ahead:
+        """Begin to start these plugins' workers, and those of what they require. What can't be started is told when it is loaded."""
+        specs = self._offered()
+        ahead = Ahead(lambda record, decided: BACKENDS[decided.isolation](self._opening(record, decided)), specs)
+        wished = dict.fromkeys(records, isolation)
+        try:
+            for record in wished:
+                try:
+                    required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
+                except HostkitError:
+                    continue
+                for each in (*required, record):
+                    self._begin(ahead, each, specs, wished.get(each))
+        except BaseException:  # a Ctrl-C
+            ahead.__exit__()
+            raise
+        return ahead
+
+    def _begin(self, ahead: Ahead, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> None:
+        if ahead.begun(record) or record.lane is not None:
+            return
+        try:
+            required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
+            with record.lock:
+                decided = self._decide(record, specs, isolation or record.wished)
+        except HostkitError:
+            return
+        # In-process a plugin is imported, on the thread that the application loads it on; and so is what needs it before.
+        if decided.isolation != "none" and all(ahead.begun(other) or other.lane is not None for other in required):
+            ahead.begin(record, decided, required)
 
     def reload(self, record: Record) -> None:
         """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.load``; then it stays."""
@@ -106,7 +142,7 @@ class Loader:
             specs = self._offered()
             self._load_required(record, specs)
             if before is None:
-                self._load_alone(record, specs)
+                self._load_alone(record, specs, None)
             else:
                 self._open(record, specs)
                 self.end(record, before, Deadline.after(DRAIN))
@@ -136,6 +172,8 @@ class Loader:
             record.lane = None
             record.lock = threading.RLock()
         self.hooks.forget()
+        if self.template is not None:
+            self.template.forget()
         self.monitor.forget()
 
     def _new_record(self, name: str) -> Record:
@@ -143,21 +181,21 @@ class Loader:
         self._records[name] = record
         return record
 
-    def _load_required(self, record: Record, specs: Mapping[str, PluginSpec]) -> None:
+    def _load_required(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None) -> None:
         """Load what a plugin requires, one after the other: the requirements are no circle, so neither are the locks."""
         self._check_open(record)
         for name in _requirements.load_order(record.name, specs):
-            needed = self.record(name)
+            needed = self.record(name, specs)
             if not needed.config.enabled:
                 raise RequirementError(
                     f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration"
                 )
             with needed.lock:
                 if needed.lane is None:
-                    self._load_alone(needed, specs)
+                    self._load_alone(needed, specs, ahead)
 
-    def _load_alone(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
-        lane = self._open(record, specs)
+    def _load_alone(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None) -> Lane:
+        lane = self._open(record, specs, ahead)
         with self._lock:
             self._order.append(record.name)
             too_late = self.closed
@@ -172,8 +210,21 @@ class Loader:
             registered = [name for name, record in self._records.items() if record.target is not None]
             return {**self._index.look(), **{name: PluginSpec(name, "") for name in registered}}
 
-    def _open(self, record: Record, specs: Mapping[str, PluginSpec]) -> Lane:
-        """Start a plugin's backend, after everything that can be known before is in order."""
+    def _open(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None) -> Lane:
+        """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
+        started = None if ahead is None else ahead.take(record)
+        if started is None:
+            decided = self._decide(record, specs, record.wished)
+            backend = BACKENDS[decided.isolation](self._opening(record, decided))
+        else:
+            decided, backend = started
+        lane = self._opened(record, decided, backend)
+        tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
+        if decided.unheld:
+            tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
+        return lane
+
+    def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
         self._check_open(record)
         if record.target is None:
             spec = specs.get(record.name)
@@ -181,18 +232,14 @@ class Loader:
                 raise PluginNotFound(not_found(record.name, specs, self._group))
             record.spec = reread(spec, self._group, self.config.discovery.paths)
             record.manifest = record.spec.manifest
-        decided = decide(record.name, record.manifest, record.config, record.wished)
+        decided = decide(record.name, record.manifest, record.config, isolation)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
         _requirements.check(record.name, record.manifest, specs, seen)
-        lane = self._started(record, decided)
-        tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
-        if decided.unheld:
-            tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
-        return lane
+        return decided
 
-    def _started(self, record: Record, decided: Decided) -> Lane:
+    def _opening(self, record: Record, decided: Decided) -> Opening:
         spec = record.spec
-        opening = Opening(
+        return Opening(
             name=record.name,
             entry_point="" if spec is None else spec.entry_point,
             config=record.config.config,
@@ -201,8 +248,20 @@ class Loader:
             monitor=self.monitor,
             directory=None if spec is None else spec.directory,
             target=record.target,
+            template=self._template_for(decided),
         )
-        backend = BACKENDS[decided.isolation](opening)
+
+    def _template_for(self, decided: Decided) -> Template | None:
+        if decided.isolation == "none" or decided.settings.start != "template":
+            return None
+        from ._template import Template  # multiprocess, which an in-process host doesn't need
+
+        with self._lock:
+            if self.template is None:
+                self.template = Template(self.config.template.preload, self.monitor)
+            return self.template
+
+    def _opened(self, record: Record, decided: Decided, backend: Backend) -> Lane:
         lane = Lane(backend, decided)
         try:
             self.hooks.check(record.name, backend.hooks, isolated=decided.isolation != "none")

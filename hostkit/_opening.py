@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._contract import Caller
 from ._monitor import Monitor
+
+if TYPE_CHECKING:
+    from ._template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +19,15 @@ class Settings:
     """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
 
     Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
-    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set.
+    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set. ``start`` says how a worker starts: as a
+    ``fresh`` interpreter, or forked from the host's ``template``.
     """
 
     timeout: float = 30.0
     workers: int = 1
+    standby: int = 0
     concurrency: int | None = None
+    start: str = "fresh"
     start_timeout: float = 30.0
     close_timeout: float = 5.0
     cancel_grace: float = 1.0
@@ -46,3 +52,4 @@ class Opening:
     monitor: Monitor
     directory: Path | None = None
     target: object | None = None
+    template: Template | None = None

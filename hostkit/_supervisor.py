@@ -1,7 +1,8 @@
 """Keep an isolated plugin's workers alive: start them, replace dead ones within a budget, and say why when it is used up.
 
-starting ─► ready ─► (dies) ─► restart after a back-off ─► ready …
-                          └─► more deaths than the budget ─► failed: every call is CircuitOpen until a reload
+starting ─► ready ─► offered to callers ─► (dies) ─► restart after a back-off ─► ready …
+             │             ▲                    └─► more deaths than the budget ─► failed: every call is CircuitOpen until a reload
+             └─► standby ──┘ at once, when one that was offered dies or is replaced
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from ._log import tell
 from ._opening import Opening
 from ._restarts import Restarts
 from ._worker._frames import FrameError
+
+# Seconds before a standby is started: the callers that wait for the one that has taken over go first.
+_BEHIND = 0.03
 
 
 class Supervisor:
@@ -67,6 +71,8 @@ class Supervisor:
         self._serving = True
         for link in links:
             self._offer(link)
+        for _ in range(self._opening.settings.standby):
+            self._monitor.run(self._begin_restart)
         return introductions[0]
 
     def _introduced(self, link: Link) -> Introduction:
@@ -118,9 +124,10 @@ class Supervisor:
         self._monitor.run(self._stuck, channel, why)
 
     def any_link(self) -> Link | None:
-        """Return a worker to ask for health, or None while there is none."""
+        """Return a worker to ask for health, one that serves if there is one, or None while there is none."""
         with self._lock:
-            return next((link for link in self._links if link.ready and not link.over), None)
+            ready = [link for link in self._links if link.ready and not link.over]
+        return next((link for link in ready if link.offered), ready[0] if ready else None)
 
     @property
     def failed(self) -> str:
@@ -131,7 +138,7 @@ class Supervisor:
     def pids(self) -> list[int]:
         """The workers' process ids."""
         with self._lock:
-            return [link.process.pid for link in self._links if link.process.pid is not None]
+            return [link.process.pid for link in self._links if link.process.pid is not None and not link.ended.is_set()]
 
     def close(self, deadline: Deadline) -> list[str]:
         """End all workers: ask them, then SIGTERM, then SIGKILL, each with a limit. Returns what went wrong, one text a worker.
@@ -153,7 +160,7 @@ class Supervisor:
 
     def _call_back(self, links: list[Link], deadline: Deadline) -> None:
         """Cancel the calls that still run, and give them a moment to end."""
-        out = {channel for link in links for channel in link.channels if link.ready}
+        out = {channel for link in links for channel in link.channels if link.offered}
         home = self.idle.discard(out)
         out -= home
         for channel in out:
@@ -204,6 +211,7 @@ class Supervisor:
         self._late.drop(link)
         if closing or link.replaced or not (link.ready or self._serving):
             return
+        self._fill()
         assert link.ending is not None
         why = link.ending.error(plugin=self._name) if link.ready else link.introduced.exception()
         tell("WARNING", f"plugin {self._name!r} lost a worker: {why}", plugin=self._name)
@@ -215,25 +223,51 @@ class Supervisor:
             if self._restarts.used_up:
                 self._give_up(why)
                 return
-        self._monitor.later(self._restarts.pause() if count else 0.0, self._restart)
+        pause = self._restarts.pause() if count else 0.0
+        self._monitor.later(max(pause, _BEHIND if self._complete else 0.0), self._begin_restart)
 
-    def _restart(self) -> None:
+    @property
+    def _complete(self) -> bool:
+        with self._lock:
+            return sum(link.offered and not link.over for link in self._links) >= self._opening.settings.workers
+
+    def _fill(self) -> None:
+        """Offer ready workers to callers until there are as many as the operator asked for; the rest stand by."""
+        with self._lock:
+            if self._closing:
+                return
+            there = [link for link in self._links if link.ready and not link.over]
+        gaps = self._opening.settings.workers - sum(link.offered for link in there)
+        for link in [link for link in there if not link.offered][: max(0, gaps)]:
+            self._offer(link)
+            tell("INFO", f"plugin {self._name!r} has a new worker", plugin=self._name, pid=link.process.pid)
+
+    def _begin_restart(self) -> None:
         if self._closing:
             return
+        try:
+            # A start waits, for the system or for a template, and the monitor may not.
+            threading.Thread(target=self._restart, name="hostkit-start", daemon=True).start()
+        except RuntimeError as error:  # no thread left
+            self._not_started(error)
+
+    def _restart(self) -> None:
         try:
             link = self._launch()
         except PluginClosed:
             return  # the host was closed meanwhile
         except (OSError, HostkitError) as error:
-            tell("ERROR", f"plugin {self._name!r}: a worker can't be started: {error}", plugin=self._name)
-            self._replace(count=True, why=f"a worker can't be started: {error}")
+            self._monitor.run(self._not_started, error)
             return
-        link.introduced.add_done_callback(lambda introduced: self._restarted(link, introduced))
+        link.introduced.add_done_callback(lambda introduced: self._monitor.run(self._restarted, link, introduced))
+
+    def _not_started(self, error: Exception) -> None:
+        tell("ERROR", f"plugin {self._name!r}: a worker can't be started: {error}", plugin=self._name)
+        self._replace(count=True, why=f"a worker can't be started: {error}")
 
     def _restarted(self, link: Link, introduced: Future[Introduction]) -> None:
         if introduced.exception() is None:
-            tell("INFO", f"plugin {self._name!r} has a new worker", plugin=self._name, pid=link.process.pid)
-            self._offer(link)
+            self._fill()
         else:
             link.end(CLOSED)  # it couldn't load the plugin, and ends by itself if it is honest
 
@@ -264,6 +298,7 @@ class Supervisor:
             link.replaced = link.over = True
             for other in self.idle.discard(set(link.channels)):
                 other.close()
+            self._fill()
             self._replace(count=False, why=why)
 
     def _not_over(self, channel: Channel, call_id: int) -> None:

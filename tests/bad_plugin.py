@@ -11,9 +11,11 @@ from hostkit._worker._frames import RESULT, packed
 
 
 def control():
-    """Return the descriptor of the worker's control socket."""
-    with open("/proc/self/cmdline", "rb") as file:
-        return int(file.read().split(b"\0")[-2])
+    """Return the descriptor of the worker's control socket, however the worker was started."""
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while "control_fd" not in frame.f_locals:
+        frame = frame.f_back
+    return frame.f_locals["control_fd"]
 
 
 def channels():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -68,13 +69,31 @@ def install(site: Path) -> Callable[..., str]:
     return make
 
 
+# How workers start where a test doesn't say: HOSTKIT_TEST_START=template runs the suite over forked ones.
+START = os.environ.get("HOSTKIT_TEST_START", "fresh")
+
+
+@pytest.fixture(autouse=True)
+def _start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let programs that tests run start their workers the same way."""
+    if START != "fresh":
+        monkeypatch.setenv("HOSTKIT_DEFAULTS__START", START)
+
+
+def _starting(config: Any) -> Any:
+    """Return a host's configuration with that in it."""
+    if START == "fresh" or not (config is None or isinstance(config, dict)):
+        return config
+    return {**(config or {}), "defaults": {"start": START, **(config or {}).get("defaults", {})}}
+
+
 @pytest.fixture
 def new_host() -> Iterator[Callable[..., hostkit.Host]]:
     """Make hosts that are closed after the test."""
     made: list[hostkit.Host] = []
 
     def make(*arguments: Any, **options: Any) -> hostkit.Host:
-        host = hostkit.Host(*arguments, **options)
+        host = hostkit.Host(*arguments, **{**options, "config": _starting(options.get("config"))})
         made.append(host)
         return host
 

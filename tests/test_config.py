@@ -139,6 +139,7 @@ def tmp_path_of(tmp_path):
 
 WRONG = {
     "timeout": [0, -1, True, "soon", "5 parsecs", [], math.inf, math.nan, 10**400, "400d", None],
+    "start": ["", "fork", "Template", True, 1, None],
     "start_timeout": [0, "x"],
     "close_timeout": [0, "x"],
     "health_timeout": [0, "x"],
@@ -146,6 +147,7 @@ WRONG = {
     "isolation": ["", "sandbox", "Process", "off", 0, 1, [], "venv", "auto"],
     "workers": [0, -1, 1.5, True, "2", 10_000],
     "concurrency": [0, -1, 1.5, True, "2", 10_000],
+    "standby": [-1, 1.5, True, "2", 10_000],
     "max_message_mb": [0, -1, 1025, "64", True, 1.5],
     "require_enforcement": [0, 1, "yes", None, "true"],
     "env": ["HOME", [1], ["A B"], ["A=B"], [""], None],
@@ -204,6 +206,10 @@ def test_there_is_no_key_without_a_test_of_it():
         ({"plugins": {"../x": {}}}, "no name for a plugin"),
         ({"plugins": []}, "plugins: expected a valid dictionary; found []"),
         ({"plugins": {"calc": 3}}, "plugins.calc"),
+        ({"template": {"preload": "pydantic"}}, "template.preload: expected a valid list; found 'pydantic'"),
+        ({"template": {"preload": ["no module"]}}, "template.preload.0"),
+        ({"template": {"preload": [""]}}, "template.preload.0"),
+        ({"plugins": {"calc": {"preload": []}}}, "plugins.calc.preload: unknown key"),
         ({"discovery": {"paths": "plugins"}}, "discovery.paths: expected a valid list; found 'plugins'"),
         ({"discovery": {"paths": [3]}}, "discovery.paths.0"),
         ({1: 2}, "1: "),
@@ -530,3 +536,12 @@ def test_a_host_with_a_wrong_variable_does_not_start(set_variables):
     set_variables(PLUGINS__CALC__ISOLATION="sandbox")
     with pytest.raises(ConfigError, match="HOSTKIT_PLUGINS__CALC__ISOLATION: plugins.calc.isolation: "):
         hostkit.Host("demo")
+
+
+def test_what_the_template_preloads_is_one_list_for_the_host(file, monkeypatch):
+    assert load(None).template.preload == ["pydantic"]
+    path = file('[template]\npreload = ["numpy", "xml.etree"]\n[defaults]\nstart = "template"\n[plugins.calc]\nstart = "fresh"')
+    assert load(path).template.preload == ["numpy", "xml.etree"]
+    assert (load(path).plugin("calc").start, load(path).plugin("other").start) == ("fresh", "template")
+    monkeypatch.setenv("HOSTKIT_TEMPLATE__PRELOAD", "[]")
+    assert load(path).template.preload == []

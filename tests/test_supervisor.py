@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostkit import CircuitOpen, WorkerExited, WorkerKilled
+from hostkit import CircuitOpen, WorkerExited, WorkerKilled, hookspec
 from hostkit._contract import Caller
 from hostkit._deadline import Deadline
+from hostkit._idle import NothingIdle
 from hostkit._monitor import Monitor
 from hostkit._opening import Opening, Settings
 from hostkit._restarts import Restarts
@@ -208,3 +209,120 @@ def test_a_death_is_told_once_with_the_plugins_name(supervise, log):
     assert [(record["plugin"], record["level"]) for record in told] == [("watched", "WARNING")]
     assert WorkerKilled.__name__ not in told[0]["text"]
     assert "SIGKILL" in told[0]["text"]
+
+
+# Standby workers.
+
+
+def ready_links(supervisor, count):
+    """Wait until so many workers are ready, and return those that serve and those that stand by."""
+    end = time.monotonic() + 10.0
+    while len(ready := [link for link in list(supervisor._links) if link.ready and not link.over]) < count:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return [link for link in ready if link.offered], [link for link in ready if not link.offered]
+
+
+def next_to_answer(supervisor):
+    """Take a channel as a caller does, and give it back; return its worker."""
+    while (channel := supervisor.idle.take(Deadline.after(5.0))).link.over:
+        supervisor.drop(channel)
+    supervisor.give(channel)
+    return channel.link
+
+
+def test_a_standby_is_ready_and_serves_nobody(supervise):
+    supervisor = supervise(Settings(workers=1, standby=2, concurrency=2))
+    serving, standby = ready_links(supervisor, 3)
+    assert (len(serving), len(standby)) == (1, 2)
+    taken = [supervisor.idle.take(Deadline.after(5.0)) for _ in range(2)]
+    assert {channel.link for channel in taken} == set(serving)
+    with pytest.raises(NothingIdle):
+        supervisor.idle.take(Deadline.after(0.0))
+    for channel in taken:
+        supervisor.idle.give(channel)
+    assert set(supervisor.pids) == {link.process.pid for link in serving + standby}
+    assert supervisor.any_link() in serving
+
+
+def test_a_standby_takes_over_at_once_and_another_is_started_behind(supervise):
+    supervisor = supervise(Settings(standby=1, restarts=5), jitter=lambda: 0.0)
+    for _ in range(3):
+        (serving,), (standby,) = ready_links(supervisor, 2)
+        os.kill(serving.process.pid, signal.SIGKILL)
+        assert serving.ended.wait(5.0)
+        assert next_to_answer(supervisor) is standby
+
+
+def test_a_standby_serves_where_the_budget_is_used_up(supervise, log):
+    supervisor = supervise(Settings(standby=1, restarts=0))
+    (serving,), (standby,) = ready_links(supervisor, 2)
+    os.kill(serving.process.pid, signal.SIGKILL)
+    assert serving.ended.wait(5.0)
+    assert next_to_answer(supervisor) is standby
+    end = time.monotonic() + 5.0
+    while not [record for record in log if "goes on with the 1 left" in record["text"]]:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert supervisor.failed == ""
+    os.kill(standby.process.pid, signal.SIGKILL)
+    assert "its workers died 2 times" in failed(supervisor)
+
+
+def test_a_standby_that_dies_counts_and_is_replaced(supervise, log):
+    supervisor = supervise(Settings(standby=1, restarts=1), jitter=lambda: 0.0)
+    (serving,), (standby,) = ready_links(supervisor, 2)
+    os.kill(standby.process.pid, signal.SIGKILL)
+    assert standby.ended.wait(5.0)
+    _, (other,) = ready_links(supervisor, 2)
+    assert other is not standby
+    assert supervisor._restarts.count == 1
+    assert next_to_answer(supervisor) is serving
+
+
+def test_closing_ends_standbys_too_and_waits_for_none_of_their_channels(supervise):
+    supervisor = supervise(Settings(standby=2, cancel_grace=30.0))
+    ready_links(supervisor, 3)
+    started = time.monotonic()
+    assert supervisor.close(Deadline.after(5.0)) == []
+    assert time.monotonic() - started < 4.0
+    assert supervisor.pids == []
+
+
+def test_a_standby_hears_historic_hooks_and_answers_for_the_plugin_when_it_takes_over(install, new_host):
+    source = """
+        import os
+        from hostkit import hookimpl
+        class P:
+            heard = ()
+            def execute(self, ctx, request):
+                return [os.getpid(), *self.heard]
+            @hookimpl
+            def ready(self, word):
+                self.heard = (*self.heard, word)
+            def info(self):
+                return {"metadata": {"pid": os.getpid()}}
+    """
+
+    class Specs:
+        @hookspec(historic=True)
+        def ready(self, word: str) -> None: ...
+
+    install("told", source)
+    host = new_host(hookspecs=[Specs], config={"plugins": {"told": {"standby": 1}}})
+    host.load("told", isolation="process")
+    host.hook.ready.call_historic(kwargs={"word": "one"})
+    supervisor = host._loader.record("told").lane.backend.supervisor
+    before, *heard = host.execute("told", {})
+    assert heard == ["one"]
+    assert host.info("told").metadata["pid"] == before
+    ready_links(supervisor, 2)
+    os.kill(before, signal.SIGKILL)
+    end = time.monotonic() + 5.0
+    while before in supervisor.pids:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    after, *heard = host.execute("told", {})
+    assert after != before
+    assert heard == ["one"]
+    assert host.info("told").metadata["pid"] == after

@@ -1,5 +1,7 @@
 """Where a worker begins: ``python -I -S .../hostkit/_worker/__main__.py FD``, FD being the control socket.
 
+With ``template FD`` it is the process that workers are forked from; each of them goes on from here like any other.
+
 It loads the host's own hostkit by path, so that host and worker never differ in protocol and a virtual environment without
 hostkit can run a worker too, and hands over to ``_boot``.
 """
@@ -30,4 +32,10 @@ if __name__ == "__main__":
     _load_hostkit()
     from hostkit._worker._boot import main
 
-    main(int(sys.argv[1]))
+    if sys.argv[1] == "template":
+        from hostkit._worker._template import leave, serve
+
+        main(*serve(int(sys.argv[2])))
+        leave()
+    else:
+        main(int(sys.argv[1]), [])

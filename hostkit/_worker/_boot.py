@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ._frames import Frame
 
 
-def main(control_fd: int) -> None:
-    """Run this worker from its first frame to its end."""
+def main(control_fd: int, sited: list[str]) -> None:
+    """Run this worker from its first frame to its end. ``sited`` are the directories whose .pth files have run here already."""
     os.set_inheritable(control_fd, False)
     control = _socket.socket(fileno=control_fd)
     assembler = Assembler(cap=1 << 31)  # what the host sends is trusted, and may hold a pickled class
@@ -38,7 +38,7 @@ def main(control_fd: int) -> None:
     _lifeline.arm(said["lifeline"])
     _dump_faults_to(said["faults"])
     _output.capture(said["log"])
-    _see_what_the_host_sees(said)
+    see_what_the_host_sees(said, sited)
     server = _load(said, boot, control, ballast)
     thread = Control(control, assembler, server)
     _answer(control, READY, _introduction(said, server.loaded))
@@ -69,14 +69,15 @@ def _dump_faults_to(fd: int) -> None:
     faulthandler.enable(fd)
 
 
-def _see_what_the_host_sees(said: dict[str, Any]) -> None:
+def see_what_the_host_sees(said: dict[str, Any], sited: list[str]) -> None:
     """Make importable here what is importable in the host: its path, and what its .pth files set up."""
     sys.path[:] = said["path"]
-    if said["site_dirs"]:
+    directories = [directory for directory in said["site_dirs"] if directory not in sited]
+    if directories:
         import site
 
         known = set(said["path"])
-        for directory in said["site_dirs"]:
+        for directory in directories:
             site.addsitedir(directory, known)
         sys.path[:] = said["path"]
     if said["directory"]:

@@ -36,7 +36,10 @@ def capture(fd: int) -> None:
     pipe = _Pipe(fd)
     sys.stdout = _Lines(pipe, "stdout", 1)
     sys.stderr = _Lines(pipe, "stderr", 2)
-    sys.meta_path.insert(0, _ImportWatch({"logging": _wire_logging, "loguru": _wire_loguru}, pipe))
+    wires = {"logging": _wire_logging, "loguru": _wire_loguru}
+    for name in wires.keys() & sys.modules.keys():  # a template has imported it
+        wires.pop(name)(sys.modules[name], pipe)
+    sys.meta_path.insert(0, _ImportWatch(wires, pipe))
 
 
 class _Pipe:
