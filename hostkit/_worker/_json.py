@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # A whole number with more bits than this is more than a float holds (1.8e308) and would arrive as infinity.
 _MOST_BITS = 1024
-FEWEST_DIGITS = 309
+_FEWEST_DIGITS = 309
 _INFINITY = float("inf")
 _FINITE = "a finite number"
 
@@ -63,7 +63,7 @@ def dump_json(value: object, *, round_trip: bool = False) -> bytes:
         raise
     except Exception as error:  # what is written may be foreign objects with conversions of their own
         raise _fault(value, error) from None
-    if len(payload) >= FEWEST_DIGITS:
+    if len(payload) >= _FEWEST_DIGITS:
         check_numbers(payload)
     return payload
 
@@ -93,7 +93,7 @@ def _keyed(value: Any, plain: Callable[[Any], Any]) -> Any:
 def check_numbers(payload: bytes) -> None:
     """Refuse JSON with a whole number that no float holds. Raises ``DataError``."""
     # So many digits in a row cover one of these places, whatever stands before them.
-    for at in range(FEWEST_DIGITS - 1, len(payload), FEWEST_DIGITS):
+    for at in range(_FEWEST_DIGITS - 1, len(payload), _FEWEST_DIGITS):
         if payload[at] in _DIGITS and (payload[at - 150 : at].isdigit() or payload[at : at + 150].isdigit()):
             for path, part in _walk(_with_any_number(payload), ""):
                 if isinstance(part, int) and part.bit_length() > _MOST_BITS:
@@ -107,7 +107,7 @@ _DIGITS = frozenset(b"0123456789")
 def _with_any_number(payload: bytes) -> Any:
     # Above 4300 digits the interpreter refuses to read a number, and above 309 it only matters that it is too large.
     try:
-        return json.loads(payload, parse_int=lambda digits: int(digits[: FEWEST_DIGITS + 2]))
+        return json.loads(payload, parse_int=lambda digits: int(digits[: _FEWEST_DIGITS + 2]))
     except (ValueError, RecursionError):
         return None  # no JSON at all: whoever reads it says so
 
@@ -125,15 +125,21 @@ def model_json(value: Any, *, round_trip: bool) -> bytes:
         raise
     except Exception as error:  # a model's serializers are foreign code
         raise _model_fault(value, error) from None
-    check_model_json(payload, value, round_trip=round_trip)
+    if is_suspect(payload):
+        check_model_json(payload, value, round_trip=round_trip)
     return payload
+
+
+def is_suspect(payload: bytes) -> bool:
+    """Whether there can be a number in JSON that needs a look; rarely in a small message."""
+    return b"N" in payload or b"I" in payload or b"null" in payload or len(payload) >= _FEWEST_DIGITS
 
 
 def check_model_json(payload: bytes, value: Any, *, round_trip: bool) -> None:
     """Refuse numbers that pydantic lost on the way, or wrote as what is no JSON. Raises ``DataError``."""
     if b"NaN" in payload or b"Infinity" in payload:
         load_json(payload)  # a model may be configured to write them as constants
-    if len(payload) >= FEWEST_DIGITS:
+    if len(payload) >= _FEWEST_DIGITS:
         check_numbers(payload)
     if b"null" in payload:
         # pydantic writes NaN and infinities as null, silently.

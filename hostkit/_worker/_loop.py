@@ -210,11 +210,13 @@ class Server:
 
     def encode(self, frame: Frame, answer: object) -> bytes:
         """Return an answer as the bytes that cross. Raises ``_Phase`` for one that is no data."""
-        if hasattr(type(answer), "__await__"):
+        codec = self.loaded.response_codec
+        # The promised type is looked at first: to ask a model's class for what it hasn't got takes longer than to write it.
+        if type(answer) is not codec.type and hasattr(type(answer), "__await__"):
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
-        return encoded(self.loaded.response_codec.encode, answer, round_trip=bool(frame.flags & ROUND_TRIP), cap=self._cap)
+        return encoded(codec.encode, answer, round_trip=bool(frame.flags & ROUND_TRIP), cap=self._cap)
 
     def call_hook(self, frame: Frame) -> bytes:
         """Run one hook implementation."""

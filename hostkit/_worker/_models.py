@@ -6,7 +6,7 @@ import sys
 
 from ._data import MOST_ROWS, DataError, found, join, no_such_field
 from ._failure import clean, message, type_name
-from ._json import FEWEST_DIGITS, check_model_json, check_numbers, dump_json, load_json, model_json
+from ._json import check_model_json, check_numbers, dump_json, is_suspect, load_json, model_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class ModelCodec:
         if isinstance(annotation, type) and hasattr(annotation, "__pydantic_validator__"):
             self.type = annotation
             self._validator, schema = _completed(annotation)
+            self._write = annotation.__pydantic_serializer__.to_json
         else:
             adapter = _adapter(annotation)
             self._validator, schema = adapter.validator, adapter.core_schema
@@ -63,9 +64,9 @@ class ModelCodec:
 
     def decode(self, payload: bytes) -> Any:
         """Return what ``payload`` means as this type. Raises ``DataError``."""
-        if b"NaN" in payload or b"Infinity" in payload:
-            load_json(payload)  # pydantic takes the constants, JSON has none
-        if len(payload) >= FEWEST_DIGITS:
+        if is_suspect(payload):
+            if b"NaN" in payload or b"Infinity" in payload:
+                load_json(payload)  # pydantic takes the constants, JSON has none
             check_numbers(payload)
         try:
             value = self._validator.validate_json(payload, **self._strict)
@@ -81,6 +82,14 @@ class ModelCodec:
 
     def encode(self, value: object, *, round_trip: bool = False) -> bytes:
         """Return ``value`` as JSON. Raises ``DataError`` where it is no data or not of this type."""
+        if round_trip and type(value) is self.type:
+            try:
+                payload: bytes = self._write(value, by_alias=True, round_trip=True, warnings=False)
+            except Exception:
+                return model_json(value, round_trip=True)  # which tells what is wrong
+            if is_suspect(payload):
+                check_model_json(payload, value, round_trip=True)
+            return payload
         if self.type is not None and isinstance(value, self.type):
             # Whoever reads it as a type will check it.
             return model_json(value, round_trip=True) if round_trip else self._checked(value)
