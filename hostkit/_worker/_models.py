@@ -50,7 +50,8 @@ class ModelCodec:
         if isinstance(annotation, type) and hasattr(annotation, "__pydantic_validator__"):
             self.type = annotation
             self._validator, schema = _completed(annotation)
-            self._write = annotation.__pydantic_serializer__.to_json
+            model: Any = annotation
+            self._write = model.__pydantic_serializer__.to_json
         else:
             adapter = _adapter(annotation)
             self._validator, schema = adapter.validator, adapter.core_schema
