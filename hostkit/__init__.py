@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._errors import PluginFailed as PluginFailed
     from ._errors import PluginLoadError as PluginLoadError
     from ._errors import PluginNotFound as PluginNotFound
+    from ._errors import ProcessesExceeded as ProcessesExceeded
     from ._errors import ProtocolError as ProtocolError
     from ._errors import RateLimited as RateLimited
     from ._errors import Rejected as Rejected
@@ -78,6 +79,7 @@ _HOMES = {
         "PluginFailed",
         "PluginLoadError",
         "PluginNotFound",
+        "ProcessesExceeded",
         "ProtocolError",
         "RateLimited",
         "Rejected",
@@ -130,6 +132,7 @@ __all__ = [
     "PluginLoadError",
     "PluginNotFound",
     "PluginSpec",
+    "ProcessesExceeded",
     "ProtocolError",
     "RateLimited",
     "Rejected",

@@ -48,6 +48,14 @@ class HeartbeatConfig(Model):
     misses: Annotated[int, Field(ge=1, le=100)] = 3
 
 
+class RecycleConfig(Model):
+    """When a worker is replaced although nothing is wrong with it. Every limit is for one worker."""
+
+    max_calls: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
+    max_age: Duration | None = None
+    max_memory_mb: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
+
+
 class Defaults(Model):
     """What holds for every plugin that says nothing else. Times are seconds or texts like "500ms"."""
 
@@ -68,6 +76,7 @@ class Defaults(Model):
     rate: RateConfig | None = None
     retry: RetryConfig = RetryConfig()
     restarts: RestartConfig = RestartConfig()
+    recycle: RecycleConfig = RecycleConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
 
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ._backends import BACKENDS, Settings
-from ._config import PluginConfig
+from ._cgroup import delegated
+from ._config import PluginConfig, RecycleConfig
 from ._errors import ConfigError, SandboxUnavailable
 from ._manifest import Manifest
+from ._opening import Recycle
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was decided. ``unheld`` names the limits that were asked for and that nothing holds where the plugin runs."""
+    """What was decided. ``unheld`` names the limits that were asked for and that nothing holds where the plugin runs; ``held`` says of
+    the others what holds them."""
 
     isolation: str
     settings: Settings
     unheld: tuple[str, ...]
+    held: Mapping[str, str]
 
 
 def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None) -> Decided:
@@ -32,7 +38,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
     limits = resources.as_limits()
     unheld: tuple[str, ...] = ()
     if place == "none":
-        unheld = resources.limited
+        unheld = (*resources.limited, *(f"recycle.{name}" for name in sorted(_asked(config.recycle))))
         if unheld and config.require_enforcement:
             raise SandboxUnavailable(
                 f"plugin {name!r} has limits ({', '.join(unheld)}) that nothing can hold in-process, and the operator set "
@@ -55,9 +61,12 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         restart_window=config.restarts.window,
         max_message=config.max_message_mb << 20,
         limits=limits,
+        cgroup=delegated() if place != "none" and not limits.keys().isdisjoint(("memory_bytes", "processes")) else None,
+        recycle=_recycle(config.recycle),
         environment=tuple(config.env),
     )
-    return Decided(place, settings, unheld)
+    held = {} if place == "none" else {name: _holders(name, settings.cgroup) for name in resources.limited}
+    return Decided(place, settings, unheld, held)
 
 
 def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str | None) -> str:
@@ -71,6 +80,32 @@ def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str |
     return max(wish, floor, key=ranks.__getitem__)
 
 
+def _asked(recycle: RecycleConfig) -> set[str]:
+    return {name for name in RecycleConfig.model_fields if getattr(recycle, name) is not None}
+
+
+def _recycle(recycle: RecycleConfig) -> Recycle | None:
+    if not _asked(recycle):
+        return None
+    soft = recycle.max_memory_mb
+    return Recycle(recycle.max_calls, recycle.max_age, None if soft is None else soft << 20)
+
+
+# What holds each limit, the one that acts first before the others.
+_HOLDERS = {
+    "max_memory_mb": ("RLIMIT_DATA", "watchdog", "cgroup"),
+    "max_cpu_cores": ("affinity", "watchdog"),
+    "max_cpu_seconds": ("RLIMIT_CPU", "watchdog"),
+    "max_open_files": ("RLIMIT_NOFILE", "watchdog"),
+    "max_processes": ("watchdog", "cgroup"),
+}
+
+
+def _holders(name: str, cgroup: Path | None) -> str:
+    here = {"cgroup": cgroup is not None, "watchdog": sys.platform == "linux"}
+    return ", ".join(holder for holder in _HOLDERS[name] if here.get(holder, True))
+
+
 def _check_enforceable(name: str, limits: dict[str, float]) -> None:
     missing = []
     if limits and importlib.util.find_spec("resource") is None:
@@ -79,5 +114,9 @@ def _check_enforceable(name: str, limits: dict[str, float]) -> None:
         missing.append("no CPU affinity on this system (max_cpu_cores)")
     if "memory_bytes" in limits and sys.platform != "linux":
         missing.append("RLIMIT_DATA holds on Linux only (max_memory_mb)")
+    if limits and sys.platform == "linux" and not os.access("/proc/self/smaps_rollup", os.R_OK):
+        missing.append("/proc is not mounted, so the host can't look at its worker")
+    if "processes" in limits and sys.platform != "linux":
+        missing.append("processes are counted on Linux only (max_processes)")
     if missing:
         raise SandboxUnavailable(f"plugin {name!r} has limits that can't be enforced here: {'; '.join(missing)}")

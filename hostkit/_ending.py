@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from ._errors import (
     CallTimeout,
     CpuExceeded,
     MemoryExceeded,
+    ProcessesExceeded,
     ProtocolError,
     SandboxViolation,
     WorkerCrashed,
@@ -19,6 +21,9 @@ from ._errors import (
     WorkerKilled,
     WorkerLost,
 )
+
+# Why the host ends a worker that did wrong, unlike those that it ends because of a caller.
+_OWN_DOING = (ProtocolError, WorkerHung, MemoryExceeded, CpuExceeded, ProcessesExceeded)
 
 # A fatal signal that the process brought on itself; any other one was sent by somebody.
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
@@ -30,11 +35,16 @@ class Reason:
 
     error: type[WorkerLost | CallTimeout | CallCancelled]
     text: str
+    evidence: str = ""  # of a MemoryExceeded
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a worker ended. ``code`` is its exit status, negative for a signal; ``peak`` its largest resident size in bytes."""
+    """How a worker ended. ``code`` is its exit status, negative for a signal; ``peak`` its largest resident size in bytes.
+
+    ``oom_kills`` is how many processes the kernel killed meanwhile because memory ran out: in the worker's control group, and on this
+    machine; None where that isn't known.
+    """
 
     code: int
     reason: Reason | None
@@ -42,11 +52,12 @@ class Ending:
     fault_dump: str
     peak: int
     memory_limit: int | None
+    oom_kills: tuple[int, int | None] = (0, None)
 
     @property
     def own_doing(self) -> bool:
         """Whether it ended without the host's wish: what a restart budget counts."""
-        return self.reason is None or issubclass(self.reason.error, (ProtocolError, WorkerHung))
+        return self.reason is None or issubclass(self.reason.error, _OWN_DOING)
 
     def error(self, *, plugin: str, request_id: str = "", phase: str = "execute") -> Any:  # Any: a CallError
         """Return what to raise for a call, or a start, that this death cut off."""
@@ -68,9 +79,9 @@ class Ending:
 
     def _classified(self) -> tuple[type[Any], str, dict[str, Any]]:
         if self.reason is not None:
-            return self.reason.error, self.reason.text, {}
+            return self.reason.error, self.reason.text, {"evidence": self.reason.evidence} if self.reason.evidence else {}
         if self.code >= 0:
-            return WorkerExited, f"its worker exited with status {self.code}", {}
+            return WorkerExited, f"its worker exited with status {self.code}{self._hint()}", {}
         number = -self.code
         name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
         if number == signal.SIGXCPU:
@@ -78,11 +89,29 @@ class Ending:
         if number == signal.SIGSYS:
             return SandboxViolation, "its worker made a system call that it may not make (SIGSYS)", {}
         if number in _CRASHES:
-            return WorkerCrashed, f"its worker crashed with {name}", {}
-        if number == signal.SIGKILL and self.memory_limit is not None and self.peak >= 0.8 * self.memory_limit:
-            words = f"its worker was killed at {self.peak >> 20} of {self.memory_limit >> 20} MB"
-            return MemoryExceeded, words, {"evidence": "probable"}
+            return WorkerCrashed, f"its worker crashed with {name}{self._hint()}", {}
+        if number == signal.SIGKILL:
+            return self._killed()
         return WorkerKilled, f"its worker was killed from outside by {name}", {}
+
+    def _killed(self) -> tuple[type[Any], str, dict[str, Any]]:
+        """Tell the kernel's kill for memory from anybody else's: the status is the same."""
+        own, machines = self.oom_kills
+        if own:
+            return MemoryExceeded, "the kernel killed its worker at its memory limit (max_memory_mb)", {"evidence": "cgroup"}
+        limit = self.memory_limit
+        # Where nobody counts for the machine, its size alone has to do.
+        if machines != 0 and limit is not None and self.peak >= 0.8 * limit:
+            words = f"its worker was killed at {self.peak >> 20} of {limit >> 20} MB (max_memory_mb)"
+            return MemoryExceeded, words, {"evidence": "probable"}
+        hint = ", and this machine ran out of memory meanwhile" if machines else ""
+        return WorkerKilled, f"its worker was killed from outside by SIGKILL{hint}", {}
+
+    def _hint(self) -> str:
+        # C libraries that get no memory write something and abort or exit.
+        if self.memory_limit is None or not re.search("alloc|memory", self.stderr_tail, re.IGNORECASE):
+            return ""
+        return f", which may come of its limit of {self.memory_limit >> 20} MB (max_memory_mb),"
 
     def _last_words(self) -> str:
         lines = self.stderr_tail.rstrip().rsplit("\n", 1)

@@ -11,7 +11,7 @@ HostkitError
    ├─ InvalidResponse  CallTimeout  CallCancelled
    └─ WorkerLost                      the worker is gone; has .exit_code .signal .stderr_tail .fault_dump
       ├─ WorkerCrashed  WorkerExited  WorkerKilled  WorkerHung
-      └─ MemoryExceeded  CpuExceeded  SandboxViolation  ProtocolError
+      └─ MemoryExceeded  CpuExceeded  ProcessesExceeded  SandboxViolation  ProtocolError
 """
 
 from __future__ import annotations
@@ -207,7 +207,11 @@ class WorkerHung(WorkerLost):
 
 
 class MemoryExceeded(WorkerLost):
-    """The worker reached its memory limit. ``evidence`` says how that is known."""
+    """The worker reached its memory limit.
+
+    ``evidence`` says how that is known: ``MemoryError`` (the kernel gave it no more), ``watchdog`` (the host saw it above), ``cgroup``
+    (the kernel killed it for that), or ``probable`` (it was killed when the machine ran out of memory, and was near its limit).
+    """
 
     def __init__(self, message: str, *, evidence: str = "", **where: Any) -> None:
         super().__init__(message, **where)
@@ -216,6 +220,10 @@ class MemoryExceeded(WorkerLost):
 
 class CpuExceeded(WorkerLost):
     """The worker used up its CPU seconds."""
+
+
+class ProcessesExceeded(WorkerLost):
+    """The worker and what it started were more processes than are allowed."""
 
 
 class SandboxViolation(WorkerLost):

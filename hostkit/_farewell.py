@@ -8,6 +8,8 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 from ._deadline import Deadline
 from ._link import CLOSED, Link
+from ._log import tell
+from ._monitor import Monitor
 from ._questions import spoken
 from ._worker._frames import CLOSE, Frame, FrameError
 
@@ -20,9 +22,26 @@ _STEPS: tuple[tuple[float, Callable[[Link], None] | None], ...] = (
 )
 
 
+def dismiss(link: Link, monitor: Monitor, close_timeout: float) -> None:
+    """End one worker without waiting for it. Its calls have ended; its channels are still open, because it ends without them."""
+    link.dismissed = True
+    answer = link.ask(CLOSE)
+    answer.add_done_callback(lambda answer: _hang_up(link, answer))
+    monitor.later(close_timeout, link.terminate, CLOSED)
+    monitor.later(close_timeout + _STEPS[1][0], link.end, CLOSED)
+
+
+def _hang_up(link: Link, answer: Future[Frame]) -> None:
+    complaint = _complaint(answer, Deadline.after(0.0))
+    if complaint:
+        name = link.opening.name
+        tell("ERROR", f"plugin {name!r}: a worker did not close in order: {complaint}", plugin=name)
+    link.hang_up(CLOSED)
+
+
 def end_all(links: Sequence[Link], deadline: Deadline) -> list[str]:
     """End these workers and return what went wrong, one text a worker."""
-    asked = {link: link.ask(CLOSE) for link in links if link.ready and not deadline.passed}
+    asked = {link: link.ask(CLOSE) for link in links if link.ready and not link.dismissed and not deadline.passed}
     complaints = {link: _complaint(answer, deadline) for link, answer in asked.items()}
     for link in links:
         link.hang_up(CLOSED)

@@ -79,12 +79,13 @@ class Model(BaseModel):
 
 
 class Resources(Model):
-    """Limits of a worker. The kernel enforces each that is set; one that it can't enforce here refuses the load."""
+    """Limits of a worker. Each that is set is enforced; one that can't be enforced here refuses the load."""
 
     max_memory_mb: Annotated[int, Field(ge=32, le=1 << 24)] | None = None
     max_cpu_cores: Count | None = None
     max_cpu_seconds: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None = None
     max_open_files: Annotated[int, Field(ge=32, le=1 << 20)] | None = None
+    max_processes: Count | None = None
 
     def capped(self, cap: Resources) -> Resources:
         """Return the smaller of each limit; where one says nothing the other decides."""
@@ -101,7 +102,7 @@ class Resources(Model):
         limits: dict[str, float] = {}
         if self.max_memory_mb is not None:
             limits["memory_bytes"] = self.max_memory_mb << 20
-        for name in ("cpu_cores", "cpu_seconds", "open_files"):
+        for name in ("cpu_cores", "cpu_seconds", "open_files", "processes"):
             value = getattr(self, f"max_{name}")
             if value is not None:
                 limits[name] = value

@@ -295,8 +295,12 @@ _UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce th
 
 
 def where_it_runs(decided: Decided) -> dict[str, Any]:
-    """Say where a plugin runs and which of its limits nothing holds there."""
-    found: dict[str, Any] = {"isolation": decided.isolation, "limits": dict(decided.settings.limits or {})}
+    """Say where a plugin runs, what holds its limits there, and which of them nothing holds."""
+    found: dict[str, Any] = {
+        "isolation": decided.isolation,
+        "limits": dict(decided.settings.limits or {}),
+        "held_by": dict(decided.held),
+    }
     if decided.unheld:
         found["warning"] = _UNHELD.format(", ".join(decided.unheld))
     return found

@@ -108,14 +108,6 @@ class Requirements(Model):
     system_packages: list[Annotated[str, AfterValidator(_program)]] = Field(default=[], max_length=256)
 
 
-class ManifestResources(Resources):
-    """The limits that a plugin asks to be held to."""
-
-    max_processes: _refused(  # type: ignore[valid-type]  # an annotation made by a function
-        "max_processes is not enforced by this version of hostkit (the kernel counts the user's processes, not the plugin's)"
-    ) = None
-
-
 class HealthCheck(Model):
     """How the plugin's health is to be asked."""
 
@@ -145,7 +137,7 @@ class Manifest(Model):
         "name the plugin's class by entry_point"
     ) = None
     requirements: Requirements = Requirements()
-    resources: ManifestResources = ManifestResources()
+    resources: Resources = Resources()
     permissions: _refused(  # type: ignore[valid-type]
         "permissions are not enforced by this version of hostkit, so it doesn't accept them"
     ) = None

@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Recycle:
+    """When a worker has served long enough and another one takes its place; None where that is no reason."""
+
+    calls: int | None = None
+    age: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
 
     Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
-    ``cpu_cores``, ``cpu_seconds`` and ``open_files``, each only where it is set. ``start`` says how a worker starts: as a
-    ``fresh`` interpreter, or forked from the host's ``template``.
+    ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set; ``cgroup`` is where workers may have
+    control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter, or forked from the host's
+    ``template``.
     """
 
     timeout: float = 30.0
@@ -37,6 +47,8 @@ class Settings:
     restart_window: float = 300.0
     max_message: int = 64 * 1024 * 1024
     limits: Mapping[str, float] | None = None
+    cgroup: Path | None = None
+    recycle: Recycle | None = None
     environment: tuple[str, ...] = ()
 
 

@@ -26,7 +26,8 @@ from ._importable import target_of
 from ._late import LateCalls
 from ._link import CLOSED, Link, broken
 from ._log import tell
-from ._opening import Opening
+from ._opening import Opening, Recycle
+from ._recycling import Recycling
 from ._restarts import Restarts
 from ._worker._frames import FrameError
 
@@ -54,6 +55,8 @@ class Supervisor:
         self._back = threading.Condition(self._lock)  # a channel came back or a worker ended, while everything is closed
         self._links: set[Link] = set()
         self._closing = False
+        self._counting = settings.recycle is not None or bool(settings.limits)
+        self._recycling = None if settings.recycle is None else self._recycled(settings.recycle, jitter)
         # The monitor's alone:
         self._late = LateCalls(opening.monitor, settings.cancel_grace, ended=self.give, stuck=self._stuck)
         self._restarts = Restarts(settings.restarts, settings.restart_window, clock=clock, jitter=jitter)
@@ -75,6 +78,19 @@ class Supervisor:
             self._monitor.run(self._begin_restart)
         return introductions[0]
 
+    def _recycled(self, recycle: Recycle, jitter: Callable[[], float]) -> Recycling:
+        return Recycling(
+            self._name,
+            recycle,
+            self._monitor,
+            self.idle,
+            close_timeout=self._opening.settings.close_timeout,
+            launch=self._launch,
+            fill=self._fill,
+            replace=self._begin_restart,
+            jitter=jitter,
+        )
+
     def _introduced(self, link: Link) -> Introduction:
         # The monitor ends a start that takes too long; this second limit only says that nothing here waits for ever.
         return link.introduced.result(self._opening.settings.start_timeout + 10.0)
@@ -84,19 +100,37 @@ class Supervisor:
         link = channel.link
         if not channel.clean:
             link.end(broken(FrameError("more than the answer to a call")))
+        if self._counting:
+            channel.call_id = 0
+            if self._recycling is not None:
+                self._recycling.served(link)
         if link.over:
-            self.drop(channel)
+            self._lay_down(channel)
             return
         self.idle.give(channel)
         # Between the look and the gift the worker may have ended, or everything been closed.
         if link.over or self._closing:
             self._settle(channel)
 
+    def served(self, channel: Channel) -> None:
+        """Count a call that has ended on a channel that has more of them."""
+        if self._recycling is not None:
+            self._recycling.served(channel.link)
+
     def _settle(self, channel: Channel) -> None:
         if channel.link.over and self.idle.discard({channel}):
-            self.drop(channel)
+            self._lay_down(channel)
         if self._closing:
             self._came_back()
+
+    def _lay_down(self, channel: Channel) -> None:
+        if self._recycling is None or not channel.link.retired:
+            self.drop(channel)
+        elif self._closing:
+            self.idle.give(channel)
+            self._came_back()
+        else:
+            self._monitor.run(self._recycling.park, channel)
 
     def drop(self, channel: Channel) -> None:
         """Take a channel back that can't be used again."""
@@ -126,8 +160,8 @@ class Supervisor:
     def any_link(self) -> Link | None:
         """Return a worker to ask for health, one that serves if there is one, or None while there is none."""
         with self._lock:
-            ready = [link for link in self._links if link.ready and not link.over]
-        return next((link for link in ready if link.offered), ready[0] if ready else None)
+            ready = [link for link in self._links if link.ready and not link.dismissed and (link.retired or not link.over)]
+        return max(ready, key=lambda link: (not link.over, link.offered), default=None)
 
     @property
     def failed(self) -> str:
@@ -146,6 +180,8 @@ class Supervisor:
         with self._lock:
             self._closing = True
             links = list(self._links)
+        if self._recycling is not None:
+            self._recycling.stop()
         self.idle.fail(self._closed)
         if self._monitor.on_it:
             # A forgotten host may be collected there, and nobody else would see the deaths that are waited for below.
@@ -160,7 +196,10 @@ class Supervisor:
 
     def _call_back(self, links: list[Link], deadline: Deadline) -> None:
         """Cancel the calls that still run, and give them a moment to end."""
-        out = {channel for link in links for channel in link.channels if link.offered}
+        out = {channel for link in links for channel in link.channels if link.offered and not link.dismissed}
+        for link in links:
+            if link.term is not None:
+                out -= link.term.parked  # at home already, but not among the idle ones
         home = self.idle.discard(out)
         out -= home
         for channel in out:
@@ -195,8 +234,11 @@ class Supervisor:
 
     def _offer(self, link: Link) -> None:
         link.offered = True
+        if self._recycling is not None:
+            self._recycling.begin(link)
         for channel in link.channels:
-            self.give(channel)
+            self.idle.give(channel)
+            self._settle(channel)
 
     # The rest runs on the monitor's thread.
 
@@ -209,13 +251,21 @@ class Supervisor:
         for channel in self.idle.discard(channels) if link.offered else channels:
             channel.close()
         self._late.drop(link)
+        followed = self._recycling is not None and self._recycling.ended(link)
         if closing or link.replaced or not (link.ready or self._serving):
             return
         self._fill()
         assert link.ending is not None
         why = link.ending.error(plugin=self._name) if link.ready else link.introduced.exception()
-        tell("WARNING", f"plugin {self._name!r} lost a worker: {why}", plugin=self._name)
-        self._replace(count=link.ending.own_doing or not link.ready, why=str(why))
+        if self._recycling is not None and self._recycling.kept(link):
+            return
+        own_doing = link.ending.own_doing or not link.ready
+        if not link.dismissed:
+            tell("WARNING", f"plugin {self._name!r} lost a worker: {why}", plugin=self._name)
+        if not followed:
+            self._replace(count=own_doing, why=str(why))
+        elif own_doing and not link.dismissed:
+            self._restarts.died()
 
     def _replace(self, *, count: bool, why: str) -> None:
         if count:
@@ -310,6 +360,9 @@ class Supervisor:
         self._rest(channel.link)
 
     def _rest(self, link: Link) -> None:
+        if self._recycling is not None and link.retired:
+            self._recycling.rest(link)
+            return
         over = all(channel.closed or channel.given_up for channel in link.channels)
         if link.replaced and over and not link.ended.is_set():
             link.end(Reason(CallTimeout, "its worker was replaced after a call that didn't end"))

@@ -272,6 +272,7 @@ def test_every_error_has_its_status():
             "WorkerHung",
             "MemoryExceeded",
             "CpuExceeded",
+            "ProcessesExceeded",
             "SandboxViolation",
             "ProtocolError",
         },

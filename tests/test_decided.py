@@ -42,6 +42,7 @@ LIMITS = {
     "max_cpu_cores": ("cpu_cores", 1, 2, 1),
     "max_cpu_seconds": ("cpu_seconds", 1.5, 3.0, 1),
     "max_open_files": ("open_files", 64, 128, 1),
+    "max_processes": ("processes", 1, 2, 1),
 }
 
 
@@ -92,6 +93,8 @@ def test_require_enforcement_refuses_limits_that_nothing_holds_and_nothing_else(
     ("missing", "limit", "words"),
     [
         (("sys.platform", "darwin"), {"max_memory_mb": 64}, "RLIMIT_DATA holds on Linux only"),
+        (("sys.platform", "darwin"), {"max_processes": 2}, "processes are counted on Linux only"),
+        (("os.access", lambda path, mode: False), {"max_processes": 2}, "/proc is not mounted"),
         (("os.sched_setaffinity", None), {"max_cpu_cores": 1}, "no CPU affinity on this system"),
         (("importlib.util.find_spec", lambda name: None), {"max_open_files": 64}, "no setrlimit on this system"),
     ],
@@ -165,6 +168,39 @@ def test_require_enforcement_refuses_the_load_and_a_process_loads(install_demo, 
         host.load("calc")
     host.load("calc", isolation="process")
     assert isinstance(host.execute("calc", None), int)
+
+
+def test_every_limit_is_told_with_what_holds_it(install_demo, new_host):
+    limits = {name: small for name, (_, small, _, _) in LIMITS.items()}
+    lines = "".join(f"{name} = {value}\n" for name, value in limits.items())
+    install_demo("calc", SOURCE, manifest=f"[resources]\n{lines}")
+    host = new_host("demo")
+    host.load("calc", isolation="process")
+    held = host.info("calc").metadata["hostkit"]["held_by"]
+    assert held.keys() == LIMITS.keys()
+    assert held["max_memory_mb"].startswith("RLIMIT_DATA, watchdog")
+    assert all("watchdog" in holders for holders in held.values())
+    host.reload("calc", isolation="none")
+    assert host.info("calc").metadata["hostkit"]["held_by"] == {}
+
+
+def test_a_cgroup_is_named_only_where_one_is_delegated(monkeypatch, tmp_path):
+    manifest = Manifest.model_validate({"resources": {"max_memory_mb": 64, "max_processes": 4, "max_open_files": 64}})
+    assert "cgroup" not in str(decide("calc", manifest, PluginConfig(), "process").held)
+    monkeypatch.setattr("hostkit._decided.delegated", lambda: tmp_path)
+    decided = decide("calc", manifest, PluginConfig(), "process")
+    assert decided.settings.cgroup == tmp_path
+    assert [name for name, holders in decided.held.items() if "cgroup" in holders] == ["max_memory_mb", "max_processes"]
+    assert decide("calc", Manifest(), PluginConfig(), "process").settings.cgroup is None
+
+
+def test_recycling_arrives_and_is_told_where_nothing_recycles():
+    config = PluginConfig.model_validate({"recycle": {"max_calls": 5, "max_age": "2h", "max_memory_mb": 100}})
+    recycle = decide("calc", Manifest(), config, "process").settings.recycle
+    assert (recycle.calls, recycle.age, recycle.memory_bytes) == (5, 7200.0, 100 << 20)
+    assert decide("calc", Manifest(), PluginConfig(), "process").settings.recycle is None
+    unheld = decide("calc", Manifest(), config, "none").unheld
+    assert unheld == ("recycle.max_age", "recycle.max_calls", "recycle.max_memory_mb")
 
 
 def test_linux_enforces_every_limit():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import errno
 import json
 import os
 import signal
@@ -70,6 +71,9 @@ def test_what_matters_to_the_host_is_said_beside_the_text():
     assert told(Again("x"))["retryable"]
     assert told(MemoryError())["memory"]
     assert told(NoMemory())["memory"]
+    assert told(OSError(errno.ENOMEM, "no memory"))["memory"]
+    assert not told(OSError(errno.EMFILE, "no descriptor"))["memory"]
+    assert not told(OSError("no number"))["memory"]
     assert told(CallCancelled("x"))["cancelled"]
     assert told(CallTimeout("x"))["cancelled"]
 

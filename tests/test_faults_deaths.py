@@ -127,7 +127,8 @@ def test_a_busy_plugin_still_answers_heartbeats(faulty_worker):
 @pytest.mark.filterwarnings("ignore")
 def test_the_cpu_budget_of_a_call_ends_an_endless_loop(faulty_worker):
     error = faulty_worker(resources={"max_cpu_seconds": 0.1}).fails(CpuExceeded, "spin", timeout=20, stays=False)
-    assert error.signal == signal.SIGXCPU
+    # Whoever comes first: the host's watchdog, or the kernel, which counts whole seconds.
+    assert error.signal in (signal.SIGKILL, signal.SIGXCPU)
     assert "max_cpu_seconds" in str(error)
 
 

@@ -58,7 +58,7 @@ class Flow:
 
     def fill(self, queue: deque[WaitingCall], most: int) -> None:
         """Send calls from a queue until the channel has ``most``."""
-        if self.stopped or self.exhausted or self.left:
+        if self.stopped or self.exhausted or self.left or self.channel.link.over:
             return
         room = most - len(self.calls)
         if not self.calls:

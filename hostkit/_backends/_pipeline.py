@@ -185,6 +185,8 @@ class Pipeline:
         if frame.kind not in (RESULT, ERROR):
             raise FrameError(f"a frame of kind {frame.kind} as an answer")
         call = flow.answered()
+        if flow.calls:  # else the channel is given back
+            self._supervisor.served(flow.channel)
         if frame.kind == ERROR and self._owner.exhausted(frame):
             flow.exhausted = True
         if not call.future.done():

@@ -7,6 +7,8 @@ whatever asks the exception itself stands in a ``try`` of its own, and the rest 
 
 from __future__ import annotations
 
+import errno
+
 from .._errors import CallCancelled, CallTimeout, RetryableError
 
 TYPE_CHECKING = False
@@ -31,7 +33,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     kind = type(error)
     facts = {
         "retryable": issubclass(kind, RetryableError),
-        "memory": issubclass(kind, MemoryError),
+        "memory": issubclass(kind, MemoryError) or _is_enomem(error),
         "cancelled": issubclass(kind, (CallCancelled, CallTimeout)),
     }
     try:
@@ -39,6 +41,14 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"type": type_name(error), "message": message(error), "traceback": text, **facts}
     except BaseException:  # no memory, or no room on the stack: the error must still arrive
         return {"type": "unknown", "message": "an exception that can't be described", "traceback": "", **facts}
+
+
+def _is_enomem(error: BaseException) -> bool:
+    """Whether a system call, like mmap, got no memory: Python makes no MemoryError of that."""
+    if not issubclass(type(error), OSError):
+        return False
+    number = OSError.__dict__["errno"].__get__(error)  # past what the class would say
+    return type(number) is int and number == errno.ENOMEM
 
 
 def type_name(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import resource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from typing import Any
 
 # Released when memory runs out, so that the error itself can still be written.
@@ -16,14 +17,29 @@ BALLAST = 1 << 20
 def apply(limits: dict[str, Any]) -> bytearray:
     """Set every limit that is asked for and return the ballast. Raises ``OSError`` or ``ValueError``: then nothing runs."""
     _set(resource.RLIMIT_CORE, 0)  # a core file holds whatever secrets the plugin had in memory
-    if "open_files" in limits:
-        _set(resource.RLIMIT_NOFILE, limits["open_files"])
+    for what, value in of_process(limits).items():
+        _set(what, value)
     if "cpu_cores" in limits:
-        _pin(limits["cpu_cores"])
+        os.sched_setaffinity(0, cpus(os.getpid(), limits["cpu_cores"], os.sched_getaffinity(0)))
+    return bytearray(BALLAST)
+
+
+def of_process(limits: Mapping[str, Any]) -> dict[int, int]:
+    """Return the kernel's limits that hold each process for good, by their numbers."""
+    found = {}
+    if "open_files" in limits:
+        found[resource.RLIMIT_NOFILE] = int(limits["open_files"])
     if "memory_bytes" in limits:
         # Not RLIMIT_AS: it counts address space, of which numpy reserves five times what it uses.
-        _set(resource.RLIMIT_DATA, limits["memory_bytes"])
-    return bytearray(BALLAST)
+        found[resource.RLIMIT_DATA] = int(limits["memory_bytes"])
+    return found
+
+
+def cpus(pid: int, count: int, allowed: Collection[int]) -> set[int]:
+    """Return the CPUs for a worker: as many as it may use, other ones for another process id."""
+    ordered = sorted(allowed)
+    start = pid % len(ordered)
+    return {(ordered + ordered)[start + index] for index in range(min(count, len(ordered)))}
 
 
 def _set(what: int, value: int) -> None:
@@ -31,12 +47,6 @@ def _set(what: int, value: int) -> None:
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(what, (value, value))
-
-
-def _pin(count: int) -> None:
-    allowed = sorted(os.sched_getaffinity(0))
-    start = os.getpid() % len(allowed)  # spreads workers over the CPUs
-    os.sched_setaffinity(0, {(allowed + allowed)[start + index] for index in range(min(count, len(allowed)))})
 
 
 def allow_cpu(seconds: float | None, used: float = 0.0) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import __version__
+from .._cgroup import delegated
 from .._contract import Caller, ExecutionContext
 from .._environment import settings
 from .._errors import DuplicatePlugin, HostkitError, ManifestError, PluginLoadError
@@ -161,7 +162,10 @@ def _cgroups() -> str:
         kind = "v1"
     else:
         return "none to be seen (hostkit doesn't need any)"
-    return f"{kind} (for information: hostkit doesn't use them)"
+    place = delegated()
+    return (
+        f"{kind}; {'none is delegated to this process, limits hold without' if place is None else f'workers get theirs in {place}'}"
+    )
 
 
 def _read(path: Path) -> str:

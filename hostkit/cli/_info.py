@@ -80,6 +80,8 @@ def _described(
             "concurrency": settings.concurrency,
             "timeout": config.timeout,
             "limits": manifest.resources.capped(config.resources).model_dump(exclude_none=True),
+            "recycle": config.recycle.model_dump(exclude_none=True),
+            "held_by": dict(decided.held),
             "not_held": list(decided.unheld),
         },
     }

@@ -85,6 +85,7 @@ def test_its_manifest_asks_for_a_worker_with_limits(host):
     assert host.info("calculator").metadata["hostkit"] == {
         "isolation": "process",
         "limits": {"memory_bytes": 256 << 20, "cpu_cores": 1},
+        "held_by": {"max_memory_mb": "RLIMIT_DATA, watchdog", "max_cpu_cores": "affinity, watchdog"},
     }
 
 
