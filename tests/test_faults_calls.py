@@ -13,8 +13,8 @@ from hostkit import InvalidResponse, PluginFailed
     ("what", "remote"),
     [
         ("value", "ValueError"),
-        ("weird", "bad.Weird"),
-        ("unprintable", "bad.Unprintable"),
+        ("weird", "hostkit.testing.badplugin._raising.Weird"),
+        ("unprintable", "hostkit.testing.badplugin._raising.Unprintable"),
         ("generator-exit", "GeneratorExit"),
         ("keyboard", "KeyboardInterrupt"),
         ("stop", "StopIteration"),
