@@ -26,6 +26,7 @@ from ._log import OutputPipe
 from ._opening import Opening
 from ._questions import Full, Questions, spoken
 from ._raised import load_error
+from ._strays import VARIABLE, end_marked_soon, new_mark
 from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, packed
 
@@ -48,6 +49,7 @@ class Link:
         self.over = False  # no call may begin here any more: it has ended or is replaced
         self.hearing = threading.Lock()  # guards heard, and is held while the worker is told of historic hook calls
         self.heard = 0
+        self.mark = new_mark()
         self._on_end = on_end
         self._monitor = opening.monitor
         self._lock = threading.Lock()  # guards _reason, and the end of _wires
@@ -87,7 +89,7 @@ class Link:
                 control=theirs.control,
                 fds=[*theirs.all, wires.faults],
                 streams=(theirs.stdout, theirs.stderr),
-                environment=environment(settings.environment, None if cores is None else int(cores)),
+                environment={**environment(settings.environment, None if cores is None else int(cores)), VARIABLE: self.mark},
                 template=self._template,
             )
             self.process.start()
@@ -312,6 +314,8 @@ class Link:
         if not self.introduced.done():
             self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
         self._on_end(self)
+        if not self._asked_to_close:  # whoever asked sees to it
+            end_marked_soon(self.mark)
         self._monitor.let_go()
 
 
