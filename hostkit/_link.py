@@ -25,7 +25,7 @@ from ._lifetimes import close_in_forks, starting
 from ._log import OutputPipe
 from ._opening import Opening
 from ._questions import Full, Questions, spoken
-from ._raised import load_error
+from ._raised import load_error, refused_by_system
 from ._strays import VARIABLE, end_marked_soon, new_mark
 from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, packed
@@ -60,21 +60,29 @@ class Link:
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
         self._template = opening.template
-        if self._template is not None:
-            self._template.warm()
-        if not self._monitor.hold():
-            raise PluginClosed(f"plugin {opening.name!r}: the host is closed", plugin=opening.name, phase="start")
         try:
-            with starting:
-                self._start()
-        except BaseException:
-            self._monitor.let_go()
-            raise
+            self._acquire()
+        except (OSError, RuntimeError, MemoryError) as error:
+            raise refused_by_system(error, plugin=opening.name) from error
         self._monitor.run(self._watch)
         try:
             self._boot()
         except BaseException:  # a Ctrl-C; the monitor sees to the rest
             self.end(CLOSED)
+            raise
+
+    def _acquire(self) -> None:
+        """Get all that the system has to give: the monitor's thread, descriptors, the process."""
+        if self._template is not None:
+            self._template.warm()
+        if not self._monitor.hold():
+            name = self.opening.name
+            raise PluginClosed(f"plugin {name!r}: the host is closed", plugin=name, phase="start")
+        try:
+            with starting:
+                self._start()
+        except BaseException:
+            self._monitor.let_go()
             raise
 
     def _start(self) -> None:
