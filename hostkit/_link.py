@@ -56,6 +56,7 @@ class Link:
         self._reason: Reason | None = None
         self._begun: tuple[int, ...] = ()
         self._unanswered = 0
+        self._owed = 0
         self._asked_to_close = False
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
@@ -243,8 +244,15 @@ class Link:
             self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
         elif frame.kind == GOODBYE and self._asked_to_close:
             self._said_goodbye = True
-        elif frame.kind != PONG:
+        elif frame.kind == PONG:
+            self._pong()
+        else:
             self._questions.take(frame)
+
+    def _pong(self) -> None:
+        if not self._owed:
+            raise FrameError("an answer to a heartbeat that nobody sent")
+        self._owed -= 1
 
     def _introduce(self, frame: Frame) -> None:
         self.introduced.set_result(self._greeting.answered(frame))
@@ -259,6 +267,7 @@ class Link:
             self.end(Reason(WorkerHung, f"its worker answered no heartbeat for {seconds:g} s"))
             return
         self._unanswered += 1
+        self._owed += 1
         self._tell(packed(PING))
         self._monitor.later(settings.heartbeat, self._beat)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hostkit._contract import ExecutionContext
-from hostkit._worker._frames import RESULT, parts
+from hostkit._worker._frames import PONG, RESULT, parts
 
 from ._table import fault
 
@@ -160,3 +160,11 @@ def close_descriptors(ctx: ExecutionContext) -> None:
     """Close every descriptor but the standard ones."""
     os.closerange(3, 1000)
     time.sleep(60)
+
+
+@fault("ProtocolError", alone=True)
+def flood_heartbeats(ctx: ExecutionContext) -> None:
+    """Send answers to heartbeats without end, which nobody asked for."""
+    flood = b"".join(parts(PONG)) * 1000
+    while True:
+        os.write(control(), flood)
