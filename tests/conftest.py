@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -38,10 +39,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
-def _no_leaks() -> Iterator[None]:
-    """A test that leaves descriptors, threads or workers behind fails."""
+def _no_leaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that leaves descriptors, threads, workers or temporary files behind fails."""
+    place = tmp_path_factory.mktemp("tmp")
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with testing.no_leaks():
         yield
+    # multiprocess clears its own directory at the interpreter's exit.
+    left = [found.name for found in place.iterdir() if not found.name.startswith("pymp-")]
+    assert not left, f"left behind in the temporary directory: {left}"
 
 
 @pytest.fixture

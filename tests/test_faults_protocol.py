@@ -79,6 +79,10 @@ def test_bytes_that_are_no_frame_are_a_protocol_error_and_end_the_worker(faulty_
     assert rss() - before < 30 << 20  # nothing near what the lengths promise was allocated
 
 
+def test_rubbish_on_every_descriptor_is_a_protocol_error_and_ends_the_worker(faulty_worker):
+    faulty_worker().fails(ProtocolError, "write-everywhere", timeout=20, stays=False)
+
+
 @pytest.mark.parametrize("kind", [PING, CALL, READY, GOODBYE, ITEM, END])
 def test_a_frame_out_of_turn_is_a_protocol_error(faulty_worker, kind):
     bad = faulty_worker()
