@@ -8,7 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._oracle import Told, answers_soon, hear, survives, tried
@@ -83,7 +83,8 @@ def no_leaks(patience: float = 5.0) -> Iterator[None]:
     while (left := _left(fds, threads, children)) and time.monotonic() < end:
         gc.collect()
         for thread in set(threading.enumerate()) - threads:
-            thread.join(0.05)
+            with suppress(RuntimeError):  # it has not quite started
+                thread.join(0.05)
         for child in set(active_children()) - children:
             child.join(0.05)
     assert not left, f"left behind: {left}"
