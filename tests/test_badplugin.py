@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -95,3 +97,17 @@ def test_a_fault_of_a_request_can_not_be_installed(site):
         badplugin.install(site, fault="segfault")
     with pytest.raises(LookupError):
         badplugin.install(site, fault="nothing-of-the-kind")
+
+
+def test_the_table_of_faults_names_tests_that_there_are():
+    root = Path(__file__).parent
+    text = (root.parent / "docs" / "reference" / "faults.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| [0-9]", line)]
+    assert len(rows) > 50
+    for row in rows:
+        file = ""
+        named = re.findall(r"(test_\w+\.py)?::(test_\w+)", row)
+        assert named, row
+        for other, test in named:
+            file = other or file
+            assert f"def {test}(" in (root / file).read_text(), (row[:40], file, test)
