@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import multiprocess
 import pytest
@@ -84,7 +85,10 @@ def test_many_deaths_leave_no_zombies_and_no_descriptors(faulty_worker):
         os.kill(bad.pid, signal.SIGKILL)
         bad.host.reload("bad")  # which forgives
     assert bad.call("fine") == "fine"
-    assert zombies() == []
+    end = time.monotonic() + 2.0
+    while left := zombies():  # one that has just died is one for a moment
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
     assert fds() <= before
     assert len(multiprocess.active_children()) == 2  # the bad one's and the neighbour's
 

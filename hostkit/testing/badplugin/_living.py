@@ -11,7 +11,7 @@ from hostkit._contract import HealthStatus
 
 from ._table import CLOSE, HEALTH, IMPORT, INIT, fault
 
-_SHORT_START = {"start_timeout": 1.0}
+_SHORT_START = {"start_timeout": 0.6}
 _SHORT_HEALTH = {"health_timeout": 0.5}
 _SHORT_CLOSE = {"close_timeout": 0.5}
 
@@ -67,7 +67,7 @@ def health_raises() -> object:
 
 
 @fault("unhealthy", stage=HEALTH, settings=_SHORT_HEALTH)
-def health_hangs(seconds: float = 2.0) -> object:
+def health_hangs(seconds: float = 1.2) -> object:
     """Take longer for health than the operator allows."""
     time.sleep(seconds)
     return HealthStatus()
@@ -86,7 +86,7 @@ def close_raises() -> None:
 
 
 @fault("log", stage=CLOSE, settings=_SHORT_CLOSE)
-def close_hangs(seconds: float = 2.0) -> None:
+def close_hangs(seconds: float = 1.2) -> None:
     """Take longer to close than the operator allows."""
     time.sleep(seconds)
 
