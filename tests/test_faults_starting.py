@@ -18,7 +18,7 @@ import pytest
 
 import hostkit
 from hostkit import PluginLoadError, testing
-from hostkit._worker._frames import BOOT, parts
+from hostkit._worker._frames import BOOT, packed
 
 ECHO = """
     class P:
@@ -172,7 +172,7 @@ def test_a_worker_refuses_a_host_that_speaks_another_protocol_and_runs_nothing(t
     worker = Path(hostkit.__file__).parent / "_worker" / "__main__.py"
     canary = tmp_path / "canary"
     (tmp_path / "sly.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
-    frame = bytearray(b"".join(parts(BOOT, meta=json.dumps({"entry_point": "sly:P", "path": [str(tmp_path)]}).encode())))
+    frame = bytearray(packed(BOOT, meta=json.dumps({"entry_point": "sly:P", "path": [str(tmp_path)]}).encode()))
     if changed == "version":
         frame[2] += 1
     elif changed == "magic":
@@ -201,9 +201,9 @@ def test_a_worker_that_speaks_another_protocol_is_refused_with_both_versions(ins
         "newer",
         """
         import os, struct, time
-        from hostkit._worker._frames import READY, parts
+        from hostkit._worker._frames import READY, packed
         from hostkit.testing.badplugin._speaking import control
-        frame = bytearray(b"".join(parts(READY, meta=b"{}")))
+        frame = bytearray(packed(READY, meta=b"{}"))
         frame[2] += 1
         os.write(control(), bytes(frame))
         time.sleep(60)

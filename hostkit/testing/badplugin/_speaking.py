@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hostkit._contract import ExecutionContext
-from hostkit._worker._frames import PONG, RESULT, parts
+from hostkit._worker._frames import PONG, RESULT, packed
 
 from ._table import fault
 
@@ -99,14 +99,14 @@ def write_everywhere(ctx: ExecutionContext) -> None:
 @fault("WorkerExited", alone=True)
 def half_answer(ctx: ExecutionContext) -> None:
     """Exit in the middle of an answer."""
-    os.write(channels()[0], b"".join(parts(RESULT, _call_id(), b'"half of it"'))[:-4])
+    os.write(channels()[0], packed(RESULT, _call_id(), b'"half of it"')[:-4])
     os._exit(0)
 
 
 @fault("CallTimeout", alone=True, timeout=0.5, settings={"cancel_grace": 0.2})
 def slow_answer(ctx: ExecutionContext, pause: float = 0.1) -> None:
     """Send an answer byte by byte."""
-    trickle(ctx, b"".join(parts(RESULT, _call_id(), b"1" * 1000)).hex(), pause)
+    trickle(ctx, packed(RESULT, _call_id(), b"1" * 1000).hex(), pause)
 
 
 @fault("CallTimeout", "ProtocolError", alone=True, timeout=0.5, settings={"cancel_grace": 0.2})
@@ -121,14 +121,14 @@ def trickle(ctx: ExecutionContext, data: str = "68", pause: float = 0.1) -> None
 @fault("ProtocolError", alone=True)
 def answer_another_call(ctx: ExecutionContext) -> None:
     """Answer a call that nobody made."""
-    os.write(channels()[0], b"".join(parts(RESULT, 1 << 50, b'"not yours"')))
+    os.write(channels()[0], packed(RESULT, 1 << 50, b'"not yours"'))
     time.sleep(60)
 
 
 @fault("answer", alone=True)
 def answer_twice(ctx: ExecutionContext) -> str:
     """Answer one call three times; the next call must not get any of them."""
-    answers = [b"".join(parts(RESULT, _call_id(), word)) for word in (b'"first"', b'"second"')]
+    answers = [packed(RESULT, _call_id(), word) for word in (b'"first"', b'"second"')]
     os.write(channels()[0], b"".join(answers))
     return "third"
 
@@ -136,7 +136,7 @@ def answer_twice(ctx: ExecutionContext) -> str:
 @fault("ProtocolError", alone=True)
 def answer_with(ctx: ExecutionContext, kind: int = 200, meta: str = "", then: str = "sleep") -> None:
     """Answer with a frame of another kind."""
-    os.write(channels()[0], b"".join(parts(kind, _call_id(), b"", meta=bytes.fromhex(meta))))
+    os.write(channels()[0], packed(kind, _call_id(), b"", meta=bytes.fromhex(meta)))
     _after(then)
 
 
@@ -165,6 +165,6 @@ def close_descriptors(ctx: ExecutionContext) -> None:
 @fault("ProtocolError", alone=True)
 def flood_heartbeats(ctx: ExecutionContext) -> None:
     """Send answers to heartbeats without end, which nobody asked for."""
-    flood = b"".join(parts(PONG)) * 1000
+    flood = packed(PONG) * 1000
     while True:
         os.write(control(), flood)
