@@ -28,6 +28,7 @@ ECHO = """
 NEEDED = {
     "os.pipe": (os, "pipe"),
     "socketpair": (socket, "socketpair"),
+    "dup": (os, "dup"),
     "memfd": (os, "memfd_create"),
     "fork and exec": (subprocess, "_fork_exec"),
     "pidfd": (os, "pidfd_open"),

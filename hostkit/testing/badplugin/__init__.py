@@ -12,7 +12,7 @@ from typing import Any
 
 from hostkit._contract import ExecutionContext, HealthStatus
 
-from . import _dying, _hanging, _living, _raising, _speaking, _spoiling
+from . import _dying, _hanging, _living, _raising, _speaking, _spoiling  # noqa: F401 - they fill the table
 from ._table import CLOSE, EXECUTE, FAULTS, HEALTH, IMPORT, INIT, Fault, checked, found
 
 __all__ = ["FAULTS", "BadPlugin", "Fault", "install"]
@@ -87,4 +87,3 @@ class P(BadPlugin):
     """The bad plugin, installed."""
 {at_init}
 '''
-_ = (_dying, _hanging, _living, _raising, _speaking, _spoiling)  # they fill the table
