@@ -76,6 +76,7 @@ def test_whatever_a_worker_started_is_gone_when_somebody_kills_the_worker(faulty
     gone_soon(*left)
 
 
+@pytest.mark.skipif(os.environ.get("HOSTKIT_TEST_START") == "template", reason="its fork shows the template's environment")
 def test_a_fork_of_the_worker_in_a_session_of_its_own_is_gone_too(faulty_worker, gone_soon):
     bad = faulty_worker()
     fork = "next((pid for pid in [os.fork()] if pid), None) or [os.setsid(), os.close(1), os.close(2), time.sleep(60), os._exit(0)]"
