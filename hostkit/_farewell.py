@@ -11,6 +11,7 @@ from ._link import CLOSED, Link
 from ._log import tell
 from ._monitor import Monitor
 from ._questions import spoken
+from ._strays import end_marked
 from ._worker._frames import CLOSE, Frame, FrameError
 
 # Seconds that each step gets, and what comes after it. Once SIGKILL is sent there is nothing to ask any more: the end is waited
@@ -54,6 +55,7 @@ def end_all(links: Sequence[Link], deadline: Deadline) -> list[str]:
                 complaints[link] = complaints[link] or "its worker went on after close() and had to be killed"
             if harder is not None:
                 harder(link)
+    end_marked([link.mark for link in links])
     return [complaint for complaint in complaints.values() if complaint]
 
 

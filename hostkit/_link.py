@@ -28,7 +28,8 @@ from ._lifetimes import close_in_forks, starting
 from ._log import OutputPipe, tell
 from ._opening import Opening
 from ._questions import Full, Questions, spoken
-from ._raised import load_error
+from ._raised import load_error, refused_by_system
+from ._strays import VARIABLE, end_marked_soon, new_mark
 from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, packed
 
@@ -59,31 +60,41 @@ class Link:
         self.successor_of: Link | None = None
         self.hearing = threading.Lock()  # guards heard, and is held while the worker is told of historic hook calls
         self.heard = 0
+        self.mark = new_mark()
         self._on_end = on_end
         self._monitor = opening.monitor
         self._lock = threading.Lock()  # guards _reason, and the end of _wires
         self._reason: Reason | None = None
         self._begun: tuple[int, ...] = ()
         self._unanswered = 0
+        self._owed = 0
         self._asked_to_close = False
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
         self._template = opening.template
-        if self._template is not None:
-            self._template.warm()
-        if not self._monitor.hold():
-            raise PluginClosed(f"plugin {opening.name!r}: the host is closed", plugin=opening.name, phase="start")
         try:
-            with starting:
-                self._start()
-        except BaseException:
-            self._monitor.let_go()
-            raise
+            self._acquire()
+        except (OSError, RuntimeError, MemoryError) as error:
+            raise refused_by_system(error, plugin=opening.name) from error
         self._monitor.run(self._watch)
         try:
             self._boot()
         except BaseException:  # a Ctrl-C; the monitor sees to the rest
             self.end(CLOSED)
+            raise
+
+    def _acquire(self) -> None:
+        """Get all that the system has to give: the monitor's thread, descriptors, the process."""
+        if self._template is not None:
+            self._template.warm()
+        if not self._monitor.hold():
+            name = self.opening.name
+            raise PluginClosed(f"plugin {name!r}: the host is closed", plugin=name, phase="start")
+        try:
+            with starting:
+                self._start()
+        except BaseException:
+            self._monitor.let_go()
             raise
 
     def _start(self) -> None:
@@ -98,7 +109,7 @@ class Link:
                 control=theirs.control,
                 fds=[*theirs.all, wires.faults],
                 streams=(theirs.stdout, theirs.stderr),
-                environment=environment(settings.environment, None if cores is None else int(cores)),
+                environment={**environment(settings.environment, None if cores is None else int(cores)), VARIABLE: self.mark},
                 template=self._template,
             )
             self.process.start()
@@ -287,8 +298,15 @@ class Link:
             self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
         elif frame.kind == GOODBYE and self._asked_to_close:
             self._said_goodbye = True
-        elif frame.kind != PONG:
+        elif frame.kind == PONG:
+            self._pong()
+        else:
             self._questions.take(frame)
+
+    def _pong(self) -> None:
+        if not self._owed:
+            raise FrameError("an answer to a heartbeat that nobody sent")
+        self._owed -= 1
 
     def _introduce(self, frame: Frame) -> None:
         self.introduced.set_result(self._greeting.answered(frame))
@@ -303,6 +321,7 @@ class Link:
             self.end(Reason(WorkerHung, f"its worker answered no heartbeat for {seconds:g} s"))
             return
         self._unanswered += 1
+        self._owed += 1
         self._tell(packed(PING))
         self._monitor.later(settings.heartbeat, self._beat)
 
@@ -374,6 +393,8 @@ class Link:
         if not self.introduced.done():
             self.introduced.set_exception(self.ending.error(plugin=self.opening.name, phase="start"))
         self._on_end(self)
+        if self.dismissed or not self._asked_to_close:  # else whoever asked sees to it
+            end_marked_soon(self.mark)
         self._unfence()
 
     def _unfence(self, tries: int = 50) -> None:

@@ -16,11 +16,12 @@ from . import _requirements
 from ._ahead import Ahead
 from ._backends import BACKENDS, Backend, Opening
 from ._config import HostConfig
+from ._conflicts import told_with_conflicts
 from ._contract import Caller
 from ._deadline import Deadline
 from ._decided import Decided, decide
 from ._discovery import reread
-from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginNotFound, RequirementError
+from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound, RequirementError
 from ._hooks import Hooks
 from ._index import Index, default_file
 from ._log import tell
@@ -212,17 +213,22 @@ class Loader:
 
     def _open(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
-        started = None if ahead is None else ahead.take(record)
-        if started is None:
-            decided = self._decide(record, specs, record.wished)
-            backend = BACKENDS[decided.isolation](self._opening(record, decided))
-        else:
-            decided, backend = started
+        try:
+            decided, backend = self._start(record, specs, ahead)
+        except PluginLoadError as error:
+            raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend)
         tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
         return lane
+
+    def _start(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None) -> tuple[Decided, Backend]:
+        started = None if ahead is None else ahead.take(record)
+        if started is not None:
+            return started
+        decided = self._decide(record, specs, record.wished)
+        return decided, BACKENDS[decided.isolation](self._opening(record, decided))
 
     def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
         self._check_open(record)

@@ -6,6 +6,7 @@ It is an asyncio event loop on a daemon thread. Nothing on it may block: callers
 from __future__ import annotations
 
 import asyncio
+import selectors
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,8 +35,9 @@ class Monitor:
     def hold(self) -> bool:
         """Keep the thread running, beyond ``stop`` too, until ``let_go``: a worker that still lives is seen to its end.
 
-        Returns whether that could be had: not after the thread's end.
+        Returns whether that could be had: not after the thread's end. Raises what keeps a thread from starting.
         """
+        self._started()
         with self._lock:
             if self._stopping and not self._held:
                 return False
@@ -101,11 +103,26 @@ class Monitor:
     def _started(self) -> asyncio.AbstractEventLoop | None:
         with self._lock:
             if self._thread is None and not self._stopping:
-                self._loop = asyncio.new_event_loop()
-                self._loop.set_exception_handler(_tell_of)
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="hostkit-monitor", daemon=True)
-                self._thread.start()
+                self._loop, self._thread = _begin()
             return self._loop
+
+
+def _begin() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    # Its own selector: a loop that gets no socketpair forgets to close the one it made.
+    selector = selectors.DefaultSelector()
+    try:
+        loop = asyncio.SelectorEventLoop(selector)
+    except BaseException:
+        selector.close()
+        raise
+    try:
+        loop.set_exception_handler(_tell_of)
+        thread = threading.Thread(target=_run, args=(loop,), name="hostkit-monitor", daemon=True)
+        thread.start()
+    except BaseException:
+        loop.close()
+        raise
+    return loop, thread
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

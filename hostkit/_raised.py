@@ -73,6 +73,12 @@ def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError:
     )
 
 
+def refused_by_system(error: BaseException, *, plugin: str) -> PluginLoadError:
+    """Return the error for a worker that the system has no process, thread, descriptor or memory for."""
+    why = str(error) or type(error).__name__
+    return PluginLoadError(f"plugin {plugin!r}: a worker can't be started: {why}", plugin=plugin, kind="start")
+
+
 def show_remote(error: CallError | PluginLoadError) -> None:
     """Let an uncaught error show the plugin's own traceback, which no ``__cause__`` carries across a process border."""
     trace = getattr(error, "remote_traceback", "")

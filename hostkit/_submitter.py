@@ -6,11 +6,15 @@ forgot ``close()``.
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+
+from ._log import tell
+from ._worker._failure import is_interrupt, message, type_name
 
 _MOST_THREADS = 32
 
@@ -55,14 +59,13 @@ class CallFuture(Future[Any]):
         self._begun = True
         if self.cancelled():
             return
+        settle: Callable[[], None]
         try:
-            answer = call(self)
+            settle = functools.partial(self.set_result, call(self))
         except BaseException as error:  # the future carries it to whoever waits
-            if self._ends():
-                self.set_exception(error)
-        else:
-            if self._ends():
-                self.set_result(answer)
+            settle = functools.partial(self.set_exception, error)
+        if self._ends():
+            _settled(settle)
 
     def _ends(self) -> bool:
         with self._cancelling:
@@ -128,3 +131,12 @@ class Submitter:
             del work, future, call
             with self._lock:
                 self._idle += 1
+
+
+def _settled(settle: Callable[[], None]) -> None:
+    try:
+        settle()
+    except BaseException as error:  # the application's own callbacks; concurrent.futures catches no more than an Exception
+        if is_interrupt(error):
+            raise
+        tell("ERROR", f"a callback of a submitted call raised {type_name(error)}: {message(error)}")

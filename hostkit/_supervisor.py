@@ -99,6 +99,7 @@ class Supervisor:
         """Take a channel back whose call has ended in order."""
         link = channel.link
         if not channel.clean:
+            link.over = True  # what else lies in its channels is no business of the next call
             link.end(broken(FrameError("more than the answer to a call")))
         if self._counting:
             channel.call_id = 0

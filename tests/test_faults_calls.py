@@ -13,8 +13,8 @@ from hostkit import InvalidResponse, PluginFailed
     ("what", "remote"),
     [
         ("value", "ValueError"),
-        ("weird", "bad.Weird"),
-        ("unprintable", "bad.Unprintable"),
+        ("weird", "hostkit.testing.badplugin._raising.Weird"),
+        ("unprintable", "hostkit.testing.badplugin._raising.Unprintable"),
         ("generator-exit", "GeneratorExit"),
         ("keyboard", "KeyboardInterrupt"),
         ("stop", "StopIteration"),
@@ -23,6 +23,11 @@ from hostkit import InvalidResponse, PluginFailed
         ("exit-text", "SystemExit"),
         ("exit-none", "SystemExit"),
         ("exit-object", "SystemExit"),
+        ("unpicklable", "hostkit.testing.badplugin._raising.Unpicklable"),
+        ("nameless", "hostkit.testing.badplugin._raising.Nameless"),
+        ("group", "ExceptionGroup"),
+        ("cyclic", "ValueError"),
+        ("noted", "ValueError"),
     ],
 )
 def test_whatever_execute_raises_is_a_failed_call_and_the_worker_stays(faulty, what, remote):
@@ -42,17 +47,10 @@ def test_endless_recursion_is_a_failed_call_and_the_worker_stays(faulty):
     assert len(error.remote_traceback) < 70_000
 
 
-def test_threads_that_the_system_refuses_fail_the_call_and_not_the_worker(faulty_worker, monkeypatch):
-    bad = faulty_worker()
-    error = bad.fails(PluginFailed, "answer", what='(_ for _ in ()).throw(RuntimeError("can\'t start new thread"))', stays=True)
-    assert error.remote_type == "RuntimeError"
-
-
 def test_a_hundred_leaked_threads_disturb_no_call(faulty):
     bad = faulty()
-    started = "[threading.Thread(target=threading.Event().wait, args=(0.5,), daemon=True).start() for _ in range(100)] and 100"
     before = threading.active_count()
-    assert bad.call("answer", what=started) == 100
+    assert bad.call("leak-threads") == 100
     assert bad.call("fine") == "fine"
     bad.neighbour_answers()
     if bad.isolation == "process":

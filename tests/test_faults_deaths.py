@@ -113,10 +113,6 @@ def test_a_stopped_worker_misses_its_heartbeats_and_is_replaced(faulty_worker):
     assert "heartbeat" in str(error)
 
 
-def test_a_plugin_that_holds_the_interpreter_in_c_code_misses_its_heartbeats(faulty_worker):
-    faulty_worker(heartbeat={"interval": 0.1, "misses": 2}).fails(WorkerHung, "hold_the_gil", seconds=30, stays=False)
-
-
 def test_a_busy_plugin_still_answers_heartbeats(faulty_worker):
     bad = faulty_worker(heartbeat={"interval": 0.1, "misses": 3})
     pid = bad.pid

@@ -87,6 +87,17 @@ def test_a_host_that_is_killed_leaves_no_worker(script, state):
     assert_gone(pids)
 
 
+@pytest.mark.parametrize("how", ["child", "grandchild", "stubborn"])
+def test_a_host_that_is_killed_leaves_nothing_of_what_its_workers_started_either(script, how):
+    process = script(
+        f"told(*pids(), host.execute('bad', {{'op': 'leave-children', 'how': {how!r}, 'seconds': 20}}))\ntime.sleep(60)\n"
+    )
+    pids = said(process)
+    assert len(pids) == 2
+    process.kill()
+    assert_gone(pids)
+
+
 @pytest.mark.parametrize(
     "how", ["os._exit(3)", "os.abort()", "__import__('ctypes').string_at(0)", "os.kill(os.getpid(), signal.SIGTERM)"]
 )

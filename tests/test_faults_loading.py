@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 
 import pytest
@@ -256,3 +257,40 @@ def test_a_config_that_is_no_data_is_a_load_error_and_starts_nothing(install, ne
     install("bad", "class P:\n    def __init__(self, config): ...\n    def execute(self, ctx, request): ...")
     host = new_host(config={"plugins": {"bad": {"config": {"x": object()}}}})
     refused(host, "bad", isolation, PluginLoadError, kind="config")
+
+
+def distribution(site, name, version, *, requires=(), package=None, source=""):
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(exist_ok=True)
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {text}" for text in requires)]
+    (info / "METADATA").write_text("\n".join(lines) + "\n")
+    if package:
+        (site / f"{package}.py").write_text(source)
+
+
+def test_two_plugins_that_need_different_versions_of_one_package_are_told_so(install, host, site, isolation):
+    distribution(site, "shared-thing", "1.4", package="shared_thing", source="def old(): return 'old'\n")
+    install("first", "from shared_thing import old\n" + textwrap.dedent(FINE))
+    distribution(site, "first", "1.0", requires=["shared-thing<2"])
+    install("second", "from shared_thing import new\n" + textwrap.dedent(FINE))
+    distribution(site, "second", "1.0", requires=["shared-thing>=2", "absent; extra == 'more'", "no such !!"])
+    host.load("first", isolation=isolation)
+    error = refused(host, "second", isolation, PluginLoadError, kind="import", remote_type="ImportError")
+    assert "cannot import name 'new'" in str(error)
+    assert "second 1.0 requires shared-thing>=2, and 1.4 is installed" in str(error)
+    assert "absent" not in str(error)
+    assert host.execute("first", 1) == 1
+
+
+def test_a_package_that_is_not_installed_is_told_as_a_requirement(install, host, site, isolation):
+    install("second", "import shared_thing\n" + textwrap.dedent(FINE))
+    distribution(site, "second", "1.0", requires=["shared-thing>=2"])
+    error = refused(host, "second", isolation, PluginLoadError, kind="import")
+    assert "requires shared-thing>=2, which is not installed" in str(error)
+
+
+def test_an_import_error_with_everything_that_is_required_in_place_is_told_as_it_is(install, host, site, isolation):
+    install("second", "import no_such_module_anywhere\n" + textwrap.dedent(FINE))
+    distribution(site, "second", "1.0")
+    error = refused(host, "second", isolation, PluginLoadError, kind="import")
+    assert "requires" not in str(error)

@@ -286,6 +286,7 @@ def test_only_what_is_allowed_of_the_environment_reaches_the_worker(make_faulty,
         "USER",
         "WANTED",
         "PYDANTIC_DISABLE_PLUGINS",
+        "HOSTKIT_WORKER",
         "LC_CTYPE",
     }
     assert {name for name in seen if name not in allowed and not name.startswith("LC_")} == set()

@@ -238,14 +238,24 @@ class Pipeline:
         if flow.stopped:
             return  # it is being seen to
         if all(other.gone for other in flow.calls):
-            # Whoever waits for nothing may end the loop, too: the supervisor sees to what is left.
-            self._leave(flow)
-            owed = (other.asked.call_id for other in flow.calls)
-            self._supervisor.abandon(flow.channel, *owed, half_sent=bool(flow.left))
+            self._abandon(flow)  # whoever waits for nothing may end the loop, too
             return
         flow.channel.link.cancel(call.asked.call_id)
         if flow.calls[0] is call:
             self._begin_grace(flow)
+
+    def _abandon(self, flow: Flow) -> None:
+        """Leave a channel, whose calls nobody waits for, to the supervisor."""
+        self._leave(flow)
+        owed = (other.asked.call_id for other in flow.calls)
+        self._supervisor.abandon(flow.channel, *owed, half_sent=bool(flow.left))
+
+    def reclaim(self) -> None:
+        """Leave everything to the supervisor where the loop doesn't run, and so won't do it itself. From any thread."""
+        if not self.loop.is_running():
+            self._queue.clear()
+            for flow in [flow for flow in self._flows if not flow.stopped]:
+                self._abandon(flow)
 
     def _begin_grace(self, flow: Flow) -> None:
         self.loop.call_later(self._grace, self._too_late, flow, flow.calls[0])

@@ -233,6 +233,8 @@ class Process:
         return said_of(self._ask("info", INFO, deadline))
 
     def close(self, deadline: Deadline) -> None:
+        for pipeline in list(self._pipelines.values()):
+            pipeline.reclaim()
         complaints = self.supervisor.close(deadline)
         if complaints:
             raise PluginFailed(f"plugin {self._name!r}: {'; '.join(complaints)}", plugin=self._name, phase="close")

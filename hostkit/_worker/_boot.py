@@ -16,6 +16,7 @@ from ._control import Control
 from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, packed, send_all
 from ._loaded import LoadedPlugin, LoadFailure, construct, resolve
 from ._loop import Server
+from ._offspring import let_see_packages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def main(control_fd: int, sited: list[str]) -> None:
     _lifeline.arm(said["lifeline"])
     _dump_faults_to(said["faults"])
     _output.capture(said["log"])
+    let_see_packages()
     see_what_the_host_sees(said, sited)
     server = _load(said, boot, control, ballast)
     thread = Control(control, assembler, server)

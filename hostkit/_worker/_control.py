@@ -30,7 +30,7 @@ class Control:
         self._assembler = assembler
         self._server = server
         self._sending = threading.Lock()  # keeps one frame's bytes together
-        self._asking: dict[str, threading.Thread] = {}
+        self._asking: set[str] = set()  # a set's own operations are atomic
 
     def start(self) -> None:
         """Begin to listen, on a daemon thread."""
@@ -60,17 +60,15 @@ class Control:
 
     def _beside(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
         """Ask the plugin on another thread; a question that is still unanswered is not asked twice."""
-        before = self._asking.get(what)
-        if before is not None and before.is_alive():
+        if what in self._asking:
             self._refuse(what, frame, f"the {what} before has not answered yet")
             return
-        thread = threading.Thread(target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True)
+        self._asking.add(what)
         try:
-            thread.start()
+            threading.Thread(target=self._ask, args=(what, frame, ask), name=f"hostkit-{what}", daemon=True).start()
         except (RuntimeError, MemoryError) as error:  # the plugin used up the threads, or the memory
+            self._asking.discard(what)
             self._refuse(what, frame, f"{what} can't be asked: {error}")
-            return
-        self._asking[what] = thread
 
     def _refuse(self, what: str, frame: Frame, why: str) -> None:
         error = {"type": "", "message": why, "phase": what}
@@ -85,6 +83,7 @@ class Control:
         except BaseException as error:  # foreign code
             found = {**_failure.describe(error), "phase": what}
             answer = packed(ERROR, frame.call_id, meta=json.dumps(found).encode())
+        self._asking.discard(what)  # before the host can know, and ask again
         try:
             self._send(answer)
             if what == "close":

@@ -1,4 +1,4 @@
-"""End this worker when its host is gone, within a millisecond and even while C code holds the GIL.
+"""End this worker and its process group when its host is gone, within a millisecond and even while C code holds the GIL.
 
 The host holds the write end of a pipe, the worker its read end. On Linux the kernel sends SIGKILL itself when the write end
 closes (``F_SETSIG``, man 2 fcntl). ``PR_SET_PDEATHSIG`` would fire when the *thread* that started the worker ends. Elsewhere
@@ -27,7 +27,8 @@ def _by_signal(fd: int) -> None:
     import signal
 
     fcntl.fcntl(fd, getattr(fcntl, "F_SETSIG", 10), signal.SIGKILL)  # fcntl names F_SETSIG on Linux only
-    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    # Its whole group, where it leads one: what the plugin started would live on otherwise.
+    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid() if os.getpgrp() == os.getpid() else os.getpid())
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()
     poll.register(fd, 0)

@@ -113,7 +113,7 @@ class _Lines(io.TextIOBase):
 class _ImportWatch:
     """A finder that finds nothing itself, and wires a module up right after somebody imported it."""
 
-    def __init__(self, wires: dict[str, Any], pipe: _Pipe) -> None:
+    def __init__(self, wires: dict[str, Any], pipe: _Pipe | None) -> None:
         self._wires = wires
         self._pipe = pipe
 

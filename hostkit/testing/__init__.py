@@ -8,18 +8,20 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from multiprocess.process import active_children
+from ._oracle import Told, answers_soon, hear, survives, tried
 
-from hostkit._backends import BACKENDS
+# What is heavy is imported where it is used: a worker that runs a bad plugin imports this package.
 
-__all__ = ["FakeClock", "install", "isolations", "no_leaks"]
+__all__ = ["FakeClock", "Told", "answers_soon", "hear", "install", "isolations", "no_leaks", "survives", "tried"]
 
 
 def isolations() -> list[str]:
     """Return every word of ``isolation``: parametrize a test with it to run it in every place."""
+    from hostkit._backends import BACKENDS
+
     return list(BACKENDS)
 
 
@@ -73,13 +75,16 @@ class FakeClock:
 @contextmanager
 def no_leaks(patience: float = 5.0) -> Iterator[None]:
     """Raise ``AssertionError`` where the block leaves descriptors, threads or workers behind. Linux only."""
+    from multiprocess.process import active_children
+
     fds, threads, children = _fds(), set(threading.enumerate()), set(active_children())
     yield
     end = time.monotonic() + patience
     while (left := _left(fds, threads, children)) and time.monotonic() < end:
         gc.collect()
         for thread in set(threading.enumerate()) - threads:
-            thread.join(0.05)
+            with suppress(RuntimeError):  # it has not quite started
+                thread.join(0.05)
         for child in set(active_children()) - children:
             child.join(0.05)
     assert not left, f"left behind: {left}"
@@ -96,6 +101,8 @@ def _fds() -> dict[str, str]:
 
 
 def _left(fds: dict[str, str], threads: set[threading.Thread], children: set[object]) -> list[str]:
+    from multiprocess.process import active_children
+
     new = {fd: target for fd, target in _fds().items() if fds.get(fd) != target and "/proc" not in target}
     return [
         *(f"descriptor {fd} → {target}" for fd, target in new.items()),
