@@ -227,6 +227,7 @@ class Host(_Around):
             return
         deadline = Deadline.after(DRAIN if timeout is None else timeout)
         lanes = [(record, record.lane) for record in reversed(self._loader.loaded) if record.lane is not None]
+        lanes += self._loader.leaving
         for record in self._loader.records:
             record.closed = True
             record.halt.set()

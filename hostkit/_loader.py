@@ -49,6 +49,7 @@ class Loader:
         self._index = Index(self._group, config.discovery.paths, file=default_file(self._group))
         self._records: dict[str, Record] = {}
         self._order: list[str] = []
+        self._leaving: dict[Lane, Record] = {}
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
@@ -61,6 +62,12 @@ class Loader:
         """The records of loaded plugins, in the order of loading."""
         with self._lock:
             return [self._records[name] for name in self._order]
+
+    @property
+    def leaving(self) -> list[tuple[Record, Lane]]:
+        """The lanes that a reload or an unload has taken away and that have not ended yet."""
+        with self._lock:
+            return [(record, lane) for lane, record in self._leaving.items()]
 
     @property
     def records(self) -> list[Record]:
@@ -145,7 +152,10 @@ class Loader:
                 self._load_alone(record, specs, None)
             else:
                 self._open(record, specs)
-                self.end(record, before, Deadline.after(DRAIN))
+                self._take_away(record, before, Deadline.after(DRAIN))
+                if self.closed:  # meanwhile, and the host may not have seen the new lane
+                    self.unload(record, Deadline.after(0.0))
+                    self._check_open(record)
 
     def unload(self, record: Record, deadline: Deadline) -> None:
         """Take a plugin's lane away and end it."""
@@ -155,14 +165,31 @@ class Loader:
                 self._order = [other for other in self._order if other != record.name]
             if lane is not None:
                 self.hooks.unregister(record.name)
-                self.end(record, lane, deadline)
+                self._take_away(record, lane, deadline)
 
     def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
         """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
         lane.gate.shut()
         lane.gate.wait_empty(drained)
         closed = record.config.close_timeout if limit is None else min(limit, record.config.close_timeout)
-        self._close(record, lane, Deadline.after(closed))
+        if not lane.ending.acquire(blocking=False):
+            lane.ended.wait(closed)  # somebody else is at it
+            return
+        try:
+            self._close(record, lane, Deadline.after(closed))
+        finally:
+            lane.ended.set()
+
+    def _take_away(self, record: Record, lane: Lane, drained: Deadline) -> None:
+        """End a lane that its record no longer has, so that the host's own close knows of it."""
+        with self._lock:
+            self._leaving[lane] = record
+            too_late = self.closed
+        try:
+            self.end(record, lane, Deadline.after(0.0) if too_late else drained)
+        finally:
+            with self._lock:
+                del self._leaving[lane]
 
     def forget(self) -> None:
         """Disarm everything in a fork, without a lock: the thread that held it may not be here."""

@@ -48,6 +48,8 @@ class Lane:
     hooks_only: bool = field(init=False)
     special: bool = field(init=False)  # one of the two: there is no plain answer
     call: Callable[[ExecutionContext, object, Shape], Any] = field(init=False)
+    ending: threading.Lock = field(default_factory=threading.Lock, init=False)  # taken for good by whoever closes the backend
+    ended: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __post_init__(self) -> None:
         self.streams = "generator" in self.backend.kind
