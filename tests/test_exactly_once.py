@@ -7,8 +7,6 @@ import collections
 import gc
 import itertools
 import os
-import signal
-import sys
 import threading
 import time
 from concurrent.futures import CancelledError, Future
@@ -32,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 import hostkit
-from hostkit import CallError, CallTimeout, HostkitError, PluginFailed, PluginLoadError, Rejected, WorkerExited, testing
+from hostkit import CallError, CallTimeout, HostkitError, PluginFailed, PluginLoadError, Rejected, testing
 
 NUMBERED = Path(__file__).parent / "numbered_plugin.py"
 PLUGINS = {"plain": "Plain", "async": "Async", "stream": "Stream"}

@@ -17,6 +17,7 @@ import pytest
 
 import hostkit
 from hostkit import CallCancelled, CallError, Draining, PluginClosed
+from hostkit._link import Link
 
 ECHO = """
     class P:
@@ -489,3 +490,20 @@ def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(
     bad.host.reload("bad")
     assert type(running.exception(5)) is CallCancelled
     assert waiting.result(5) == "fine"
+
+
+def test_a_host_closed_just_when_it_starts_its_first_worker_leaves_none(install, new_host, monkeypatch):
+    install("echo", ECHO)
+    host = new_host()
+    start = Link._start
+
+    def start_and_close(link):
+        start(link)
+        host.close(0.0)
+
+    monkeypatch.setattr(Link, "_start", start_and_close)
+    started = time.monotonic()
+    with pytest.raises(PluginClosed):
+        host.load("echo", isolation="process")
+    assert time.monotonic() - started < 5.0
+    until(lambda: not multiprocess.active_children())
