@@ -242,8 +242,10 @@ class Host(_Around):
         self._loader.monitor.stop()
 
     def forget(self) -> None:
-        """Disarm this host in a fork of its process: its workers belong to the parent."""
+        """Make this host what it can be in a fork of its process: a new one if it has loaded nothing, else a disarmed one, because its
+        plugins are the parent's."""
         self._lock = threading.Lock()
+        self.submitter.forget()
         self._loader.forget()
 
     def __enter__(self) -> Self:

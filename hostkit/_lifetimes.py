@@ -17,6 +17,12 @@ import multiprocess.util  # imported for its exit handler, which must be registe
 
 from ._deadline import Deadline
 
+# What a fork of a host's process is told that uses the host.
+FORKED = (
+    "this process is a fork of the one in which this host loaded its plugins, and they stayed there: make a Host of its own here, or "
+    "make this one before the fork and load and call nothing until after it"
+)
+
 # Seconds that running calls and closing plugins of all hosts together may hold up the interpreter's exit.
 _GRACE = 1.0
 
@@ -29,7 +35,7 @@ class Open(Protocol):
         ...
 
     def forget(self) -> None:
-        """Let go of everything in a fork, touching no worker."""
+        """Let go in a fork of everything that is the parent's, touching no worker and waiting for no lock."""
         ...
 
 
@@ -46,8 +52,8 @@ _open: weakref.WeakSet[Open] = weakref.WeakSet()
 _inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 # Held while a worker's descriptors are made and handed over, so that no fork falls in between and keeps some; and because
-# multiprocess's own bookkeeping of children is not thread-safe.
-starting = threading.Lock()
+# multiprocess's own bookkeeping of children is not thread-safe. Reentrant, because a signal's handler may fork right here.
+starting = threading.RLock()
 
 
 def watch(host: Open) -> None:

@@ -23,6 +23,7 @@ from ._discovery import reread
 from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginNotFound, RequirementError
 from ._hooks import Hooks
 from ._index import Index, default_file
+from ._lifetimes import FORKED
 from ._log import tell
 from ._monitor import Monitor
 from ._record import Lane, Record
@@ -42,9 +43,10 @@ class Loader:
         self.template: Template | None = None
         self.forked = False
         self.closed = False
+        self._begun = False  # whether anything was ever loaded
         self._group = f"{app}.plugins"
         self._numbers = itertools.count(1)
-        self._id_prefix = secrets.token_hex(4) + "-"
+        self._id_prefix = _new_prefix()
         self._lock = threading.RLock()  # guards everything below
         self._index = Index(self._group, config.discovery.paths, file=default_file(self._group))
         self._records: dict[str, Record] = {}
@@ -192,16 +194,20 @@ class Loader:
                 del self._leaving[lane]
 
     def forget(self) -> None:
-        """Disarm everything in a fork, without a lock: the thread that held it may not be here."""
-        self.forked = True
+        """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all
+        of it is as good as new."""
+        self.forked = self._begun
         self._lock = threading.RLock()
+        self._id_prefix = _new_prefix()
         for record in self._records.values():
             record.lane = None
             record.lock = threading.RLock()
-        self.hooks.forget()
+            record.caller.id_prefix = self._id_prefix
+        self.hooks.forget(loaded=self._begun)
         if self.template is not None:
             self.template.forget()
-        self.monitor.forget()
+        if self._begun:
+            self.monitor.forget()
 
     def _new_record(self, name: str) -> Record:
         record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
@@ -253,6 +259,7 @@ class Loader:
 
     def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
         self._check_open(record)
+        self._begun = True
         if record.target is None:
             spec = specs.get(record.name)
             if spec is None:
@@ -300,7 +307,7 @@ class Loader:
 
     def _check_open(self, record: Record) -> None:
         if self.forked:
-            raise HostForkedError("this process was forked from the one that owns the host; make a Host of its own here")
+            raise HostForkedError(FORKED)
         if self.closed:
             raise PluginClosed(f"plugin {record.name!r}: the host is closed", plugin=record.name, phase="queue")
         if not record.config.enabled:
@@ -319,6 +326,10 @@ class Loader:
 DRAIN = 10.0
 
 _UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
+
+
+def _new_prefix() -> str:
+    return secrets.token_hex(4) + "-"
 
 
 def where_it_runs(decided: Decided) -> dict[str, Any]:
