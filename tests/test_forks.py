@@ -240,12 +240,12 @@ PREFORK = (
     CHILD
     + """
 def serve():
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
     with (host if shared else hostkit.Host()) as mine:
         mine.load("bad", isolation="process")
         told("worker", os.getpid(), mine.execute("bad", {"op": "pid"}))
-        while not stopped.wait(0.01):
+        while not stopped:
             assert mine.execute("bad", {"op": "fine"}) == "fine"
 workers = [child(serve) for _ in range(3)]
 def stop(*_):
@@ -260,10 +260,17 @@ told("ends", *sorted(ended(pid) for pid in workers))
 )
 
 
+def serving(process):
+    """The server's forks, and the worker of each."""
+    lines = [process.stdout.readline().split() for _ in range(3)]
+    assert [line[:1] for line in lines] == [["worker"]] * 3, (lines, process.stderr.read())
+    return {fork: worker for _, fork, worker in lines}
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["the master's host", "a host each"])
 def test_a_server_that_forks_its_workers_serves_and_stops_in_order(script, shared):
     process = script(f"shared = {shared}\n" + PREFORK, python=QUIET, load=UNLOADED if shared else "host = None\n")
-    served = dict(line.split()[1:] for line in (process.stdout.readline() for _ in range(3)))
+    served = serving(process)
     assert len(served) == len(set(served.values())) == 3
     killed, *others = served
     os.kill(int(killed), signal.SIGKILL)
@@ -276,7 +283,7 @@ def test_a_server_that_forks_its_workers_serves_and_stops_in_order(script, share
 
 def test_a_server_whose_master_dies_leaves_no_worker_of_its_forks_once_they_end(script):
     process = script("shared = True\n" + PREFORK, python=QUIET, load=UNLOADED)
-    served = dict(line.split()[1:] for line in (process.stdout.readline() for _ in range(3)))
+    served = serving(process)
     process.kill()
     for pid in served:
         os.kill(int(pid), signal.SIGTERM)
