@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -176,7 +176,7 @@ class Record:
             except CallError as error:
                 await asyncio.sleep(self._again(error, context))
 
-    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
+    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
         while True:
             lane = self.lane or self._load(self)
