@@ -87,9 +87,7 @@ class AsyncStream(_Noting):
 
     async def execute(self, ctx: ExecutionContext, request: dict) -> AsyncIterator[dict]:  # type: ignore[type-arg]  # JSON data
         """Answer a request some times over."""
-        end = self._begin(request)
-        while time.monotonic() < end:
-            await asyncio.sleep(0.002)
+        await asyncio.sleep(self._begin(request) - time.monotonic())
         answer = self._end(request)
         for index in range(STREAMED):
             yield {**answer, "index": index}

@@ -17,7 +17,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hostkit import Host
 
 from . import _report
 from ._ledger import EXPECTED, Ledger
-from ._load import PLUGINS, Load, Specs
+from ._load import PLUGINS, Load, Specs, _request
 from ._site import site
 from ._vitals import Growth, Vitals, growth, look
 
@@ -80,7 +81,7 @@ def _soak(place: Path, seconds: float, every: float, seed: int) -> list[str]:
     _print_outcomes(ledger, time.monotonic() - started, sum(kills), closing)
     grown = growth(samples, megabytes=8.0, count=6)
     _print_growth("host", samples, grown)
-    broken = [f"{count:,} × {what}" for what, count in ledger.wrong.items() if count]
+    broken = [f"{count:,} {what}" for what, count in ledger.wrong.items() if count]
     broken += [f"the host's {each.what} grew from {each.early:.1f} to {each.late:.1f}" for each in grown if not each.kept]
     if hung or not came_back:
         broken.append(f"{hung} calls hung")
@@ -144,6 +145,7 @@ def _many(place: Path, calls: int) -> list[str]:
             done = mark
             gc.collect()
             seen[tenth] = {"host": look(), **{child.name: look(child.pid) for child in active_children()}}
+            print(f"{mark:,} calls in {time.monotonic() - started:.0f} s: {seen[tenth]}", file=sys.stderr)
         seconds = time.monotonic() - started
     after = _settled(before)
     print(f"{calls:,} calls in {seconds:.0f} s ({calls / seconds:,.0f}/s)\n")
@@ -163,41 +165,31 @@ def _many(place: Path, calls: int) -> list[str]:
 
 
 def _call(host: Host, calls: int) -> None:
-    """Make so many calls: by threads, by tasks, submitted and streamed."""
+    """Make so many calls: 6 of 10 by threads, the others by tasks."""
     share = calls // 10
+    with ThreadPoolExecutor(6) as pool:
+        threads = [pool.submit(_executed, host, share) for _ in range(6)]
+        asyncio.run(_awaited(host, share * 4))
+        for thread in threads:
+            thread.result()
 
-    def executed() -> None:
-        for number in range(share):
-            request = {"number": number, "load": "", "how": "answer", "seconds": 0.0}
-            if host.execute("plain", request)["number"] != number:
-                raise AssertionError("another's answer")
 
-    async def awaited() -> None:
-        async def one(task: int) -> None:
-            for number in range(share * 4 // 50):
-                request = {"number": number, "load": "", "how": "answer", "seconds": 0.0}
-                plugin = "plain" if task % 2 else "coroutine"
-                if (await host.aexecute(plugin, request))["number"] != number:
-                    raise AssertionError("another's answer")
+def _executed(host: Host, calls: int) -> None:
+    for number in range(calls):
+        _check(number, host.execute("plain", _request(number, "", "answer", 0.0)))
 
-        await asyncio.gather(*(one(task) for task in range(50)))
 
-    errors: list[BaseException] = []
+async def _awaited(host: Host, calls: int) -> None:
+    async def one(plugin: str) -> None:
+        for number in range(calls // 50):
+            _check(number, await host.aexecute(plugin, _request(number, "", "answer", 0.0)))
 
-    def kept(what: Any) -> None:
-        try:
-            what()
-        except BaseException as error:  # told by whoever started the thread
-            errors.append(error)
+    await asyncio.gather(*(one(plugin) for plugin in ("plain", "coroutine") * 25))
 
-    threads = [threading.Thread(target=kept, args=(executed,)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    kept(lambda: asyncio.run(awaited()))
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+
+def _check(number: int, answer: Any) -> None:
+    if answer["number"] != number:
+        raise AssertionError(f"call {number} was answered with {answer}")
 
 
 # Both.
@@ -236,8 +228,7 @@ def _settled(before: Vitals) -> str:
         left += [f"{now.threads - before.threads} threads"] if now.threads > before.threads else []
         if not left or time.monotonic() > end:
             return ", ".join(left)
-        with suppress(RuntimeError):
-            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 def _print_growth(who: str, samples: list[Vitals], grown: list[Growth]) -> None:
