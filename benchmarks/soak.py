@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import importlib
 import os
 import random
@@ -30,7 +29,7 @@ from . import _report
 from ._ledger import EXPECTED, Ledger
 from ._load import PLUGINS, Load, Specs, _request
 from ._site import site
-from ._vitals import Growth, Vitals, growth, look
+from ._vitals import Growth, Vitals, collect, growth, look
 
 _SOURCE = Path(__file__).with_name("_soak_plugin.py")
 
@@ -106,12 +105,13 @@ def _sampled(seconds: float, ledger: Ledger) -> Iterator[Vitals]:
     step = seconds / 60
     while (left := end - time.monotonic()) > 0.0:
         time.sleep(min(step, left))
-        gc.collect()
+        held = look().unique
+        collect()
         vitals = look()
         yield vitals
         print(
             f"{end - time.monotonic():5.0f} s to go: {ledger.outcomes.total():,} outcomes, {ledger.waiting} calls under way, "
-            f"{len(ledger.hung)} overdue, {vitals.unique:.1f} MB, {vitals.fds} descriptors, {vitals.threads} threads",
+            f"{len(ledger.hung)} overdue, {held:.1f} MB, {vitals.unique:.1f} in use, {vitals.fds} descriptors, {vitals.threads} threads",
             file=sys.stderr,
         )
 
@@ -143,7 +143,7 @@ def _many(place: Path, calls: int) -> list[str]:
         for tenth, mark in marks.items():
             _call(host, mark - done)
             done = mark
-            gc.collect()
+            collect()
             seen[tenth] = {"host": look(), **{child.name: look(child.pid) for child in active_children()}}
             print(f"{mark:,} calls in {time.monotonic() - started:.0f} s: {seen[tenth]}", file=sys.stderr)
         seconds = time.monotonic() - started
@@ -221,7 +221,7 @@ def _settled(before: Vitals) -> str:
     """Wait a little for what ends by itself; return what is left of workers, descriptors and threads."""
     end = time.monotonic() + 5.0
     while True:
-        gc.collect()
+        collect()
         now = look()
         left = [f"{len(active_children())} workers"] if active_children() else []
         left += [f"{now.fds - before.fds} descriptors"] if now.fds > before.fds else []
