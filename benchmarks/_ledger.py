@@ -91,7 +91,7 @@ def named(number: int, outcome: object, load: str, *, given_up: bool) -> str:
     if isinstance(outcome, (CancelledError, asyncio.CancelledError)):
         return "cancelled" if given_up else "cancelled by nobody"
     if isinstance(outcome, PluginFailed) and outcome.remote_message != str(number):
-        return f"failed with another's error: {outcome.remote_message}"
+        return f"failed with another's error: {outcome.remote_type} {outcome.remote_message}".rstrip()
     if isinstance(outcome, CallError):
         return type(outcome).__name__
     if isinstance(outcome, BaseException):

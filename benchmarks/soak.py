@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +224,19 @@ def _settled(before: Vitals) -> str:
         collect()
         now = look()
         left = [f"{len(active_children())} workers"] if active_children() else []
-        left += [f"{now.fds - before.fds} descriptors"] if now.fds > before.fds else []
+        left += [f"{now.fds - before.fds} descriptors ({', '.join(_targets())})"] if now.fds > before.fds else []
         left += [f"{now.threads - before.threads} threads"] if now.threads > before.threads else []
         if not left or time.monotonic() > end:
             return ", ".join(left)
         time.sleep(0.05)
+
+
+def _targets() -> list[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sorted(found)
 
 
 def _print_growth(who: str, samples: list[Vitals], grown: list[Growth]) -> None:
