@@ -327,4 +327,4 @@ def traffic(install, site, tmp_path):
 
 @pytest.mark.timeout(300)
 def test_every_call_has_exactly_one_outcome_whatever_happens_around_it(traffic):
-    traffic(15, 30)
+    traffic(12, 30)
