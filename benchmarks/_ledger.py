@@ -93,7 +93,8 @@ def named(number: int, outcome: object, load: str, *, given_up: bool) -> str:
     if isinstance(outcome, PluginFailed) and outcome.remote_message != str(number):
         return f"failed with another's error: {outcome.remote_type} {outcome.remote_message}".rstrip()
     if isinstance(outcome, CallError):
-        return type(outcome).__name__
+        word = type(outcome).__name__
+        return word if word in EXPECTED else f"{word}: {outcome}"
     if isinstance(outcome, BaseException):
         return f"untyped: {outcome!r}"
     if not isinstance(outcome, list) or not all(each["number"] == number and each["load"] == load for each in outcome):

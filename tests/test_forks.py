@@ -263,7 +263,7 @@ told("ends", *sorted(ended(pid) for pid in workers))
 def serving(process):
     """The server's forks, and the worker of each."""
     lines = [process.stdout.readline().split() for _ in range(3)]
-    assert [line[:1] for line in lines] == [["worker"]] * 3, (lines, process.stderr.read())
+    assert [(line[0], len(line)) for line in lines] == [("worker", 3)] * 3, lines
     return {fork: worker for _, fork, worker in lines}
 
 
