@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,17 @@ class Asking:
         self._plugin = plugin
         self._lock = threading.Lock()  # guards _open
         self._open: set[str] = set()
+        self._standby: queue.SimpleQueue[tuple[Any, ...] | None] | None = None
+
+    def stand_by(self) -> None:
+        """Keep a thread for a question that comes when no more threads can be had, until ``end``."""
+        self._standby = queue.SimpleQueue()
+        threading.Thread(target=self._wait, args=(self._standby,), name=f"hostkit-standby-{self._plugin}", daemon=True).start()
+
+    def end(self) -> None:
+        """Let the standby go. Idempotent."""
+        if self._standby is not None:
+            self._standby.put(None)
 
     def ask(self, what: str, question: Callable[[], Any], deadline: Deadline) -> Any:  # Any: what the question returns
         """Return the answer. Raises ``NoAnswer``, and whatever the question raises."""
@@ -29,21 +41,25 @@ class Asking:
             self._open.add(what)
         box: list[tuple[bool, Any]] = []
         done = threading.Event()
-        thread = threading.Thread(
-            target=self._run, args=(what, question, box, done), name=f"hostkit-{what}-{self._plugin}", daemon=True
-        )
+        asked = (what, question, box, done)
         try:
-            thread.start()
+            threading.Thread(target=self._run, args=asked, name=f"hostkit-{what}-{self._plugin}", daemon=True).start()
         except RuntimeError as error:  # no more threads, or the interpreter is shutting down
-            with self._lock:
-                self._open.discard(what)
-            raise NoAnswer(f"{what} can't be asked now: {error}") from error
+            if self._standby is None:
+                with self._lock:
+                    self._open.discard(what)
+                raise NoAnswer(f"{what} can't be asked now: {error}") from error
+            self._standby.put(asked)
         if not done.wait(deadline.wait()):
             raise NoAnswer(f"no answer to {what} in time")
         returned, value = box[0]
         if not returned:
             raise value
         return value
+
+    def _wait(self, questions: queue.SimpleQueue[tuple[Any, ...] | None]) -> None:
+        while (asked := questions.get()) is not None:
+            self._run(*asked)
 
     def _run(self, what: str, question: Callable[[], Any], box: list[tuple[bool, Any]], done: threading.Event) -> None:
         try:

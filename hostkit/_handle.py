@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from ._contract import HealthStatus, PluginInfo
+from ._lifetimes import end_at_exit
 from ._record import Record
 from ._shape import Shape
 from ._submitter import CallFuture, Submitter
@@ -87,7 +88,7 @@ class PluginHandle(Generic[Req, Resp]):
 
         A plugin that doesn't stream gives one item.
         """
-        return self._record.stream(self._context(options), request, self._shape)
+        return end_at_exit(self._record.stream(self._context(options), request, self._shape))
 
     def astream(self, request: Req, **options: Any) -> AsyncIterator[Resp]:
         """``stream`` without blocking the running event loop."""

@@ -23,6 +23,7 @@ from ._backends import OfferedHook
 from ._errors import ConfigError, HostForkedError, HostkitError, PluginLoadError
 from ._hookspecs import HookSpec, near, specified
 from ._hookwrapping import guarded
+from ._lifetimes import FORKED
 from ._log import tell
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ class Hooks:
             if before is not None:
                 self._manager = self._new_manager()
 
-    def forget(self) -> None:
-        """Disarm the relay in a fork of the host's process, without the lock: the thread that held it may not be here."""
-        self._forked = True
+    def forget(self, *, loaded: bool) -> None:
+        """Disarm the relay in a fork of the host's process if it has ``loaded`` plugins, without the lock: the thread that held it may
+        not be here."""
+        self._forked = loaded
         self._lock = threading.Lock()
 
     # Below: what the hooks ask for.
@@ -98,7 +100,7 @@ class Hooks:
     def caller(self, name: str) -> Any:  # Any: pluggy.HookCaller, which has no types of the hook's own
         """Return pluggy's caller of a hook, as the loaded plugins are now. Raises ``HostForkedError``."""
         if self._forked:
-            raise HostForkedError("this process was forked from the one that owns the host; make a Host of its own here")
+            raise HostForkedError(FORKED)
         return getattr(self._manager.hook, name)
 
     def remember(self, call: _HistoricCall) -> list[Any]:

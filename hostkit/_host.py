@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -227,6 +228,7 @@ class Host(_Around):
             return
         deadline = Deadline.after(DRAIN if timeout is None else timeout)
         lanes = [(record, record.lane) for record in reversed(self._loader.loaded) if record.lane is not None]
+        lanes += self._loader.leaving
         for record in self._loader.records:
             record.closed = True
             record.halt.set()
@@ -234,15 +236,24 @@ class Host(_Around):
             lane.gate.shut()
         self.submitter.close()
         closed = Deadline.after(None if timeout is None else 2.0 * timeout)
-        for record, lane in lanes:
-            self._loader.end(record, lane, deadline, closed.wait())
-        if self._loader.template is not None:
-            self._loader.template.close()
-        self._loader.monitor.stop()
+        try:
+            for record, lane in lanes:
+                self._loader.end(record, lane, deadline, closed.wait())
+        except BaseException:  # a second Ctrl-C: whoever sends it waits no longer
+            for _, lane in lanes:
+                with suppress(HostkitError):
+                    lane.backend.close(Deadline.after(0.0))
+            raise
+        finally:
+            if self._loader.template is not None:
+                self._loader.template.close()
+            self._loader.monitor.stop()
 
     def forget(self) -> None:
-        """Disarm this host in a fork of its process: its workers belong to the parent."""
+        """Make this host what it can be in a fork of its process: a new one if it has loaded nothing, else a disarmed one, because its
+        plugins are the parent's."""
         self._lock = threading.Lock()
+        self.submitter.forget()
         self._loader.forget()
 
     def __enter__(self) -> Self:

@@ -33,9 +33,13 @@ class Use(Protocol[U]):
 
 class Idle(Generic[T]):
     """Idle things: the last one given back is the first one taken (its caches are warm), and callers are served in the order in
-    which they came, which a plain lock doesn't do (one caller of eight got 242 turns, another none). Thread-safe."""
+    which they came, which a plain lock doesn't do (one caller of eight got 242 turns, another none). Thread-safe.
 
-    def __init__(self) -> None:
+    ``returned`` hears of each thing that comes back from a waiter who was gone already: nobody else knows of it.
+    """
+
+    def __init__(self, returned: Callable[[T], object] = lambda _: None) -> None:
+        self._returned = returned
         self._lock = threading.Lock()  # guards everything below
         self._things: list[T] = []
         self._waiting: deque[_Waiter[T]] = deque()
@@ -144,6 +148,7 @@ class Idle(Generic[T]):
             thing = self._taken(waiter)
             if waiter.use is None:
                 self.give(thing)
+                self._returned(thing)
             else:
                 waiter.use.leave(thing)
 

@@ -1,7 +1,7 @@
 """What happens to hosts when nobody closes them: at exit, in a fork, and when they are forgotten.
 
 ``atexit`` runs the last registered handler first. This one is registered after multiprocess's own, which joins children without a
-limit, so that by then there are none left.
+limit, so that by then there are none left; and after loguru's, which removes the log's sinks.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ import atexit
 import os
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, Protocol
 
+import loguru  # noqa: F401 - as multiprocess.util below: without its sinks nobody would hear of what happens at exit
 import multiprocess.process
 import multiprocess.util  # imported for its exit handler, which must be registered before ours
 
 from ._deadline import Deadline
+
+# What a fork of a host's process is told that uses the host.
+FORKED = (
+    "this process is a fork of the one in which this host loaded its plugins, and they stayed there: make a Host of its own here, or "
+    "make this one before the fork and load and call nothing until after it"
+)
 
 # Seconds that running calls and closing plugins of all hosts together may hold up the interpreter's exit.
 _GRACE = 1.0
@@ -29,7 +38,7 @@ class Open(Protocol):
         ...
 
     def forget(self) -> None:
-        """Let go of everything in a fork, touching no worker."""
+        """Let go in a fork of everything that is the parent's, touching no worker and waiting for no lock."""
         ...
 
 
@@ -44,10 +53,11 @@ class Inherited(Protocol):
 # Weak, so that being watched keeps nothing alive.
 _open: weakref.WeakSet[Open] = weakref.WeakSet()
 _inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+_streams: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
 
 # Held while a worker's descriptors are made and handed over, so that no fork falls in between and keeps some; and because
-# multiprocess's own bookkeeping of children is not thread-safe.
-starting = threading.Lock()
+# multiprocess's own bookkeeping of children is not thread-safe. Reentrant, because a signal's handler may fork right here.
+starting = threading.RLock()
 
 
 def watch(host: Open) -> None:
@@ -65,10 +75,19 @@ def close_in_forks(descriptors: Inherited) -> None:
     _inherited.add(descriptors)
 
 
+def end_at_exit(stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    """Return a stream that ends with the interpreter. One that its caller left open would end when hostkit's modules are gone."""
+    _streams.add(stream)
+    return stream
+
+
 def _at_exit() -> None:
     deadline = Deadline.after(_GRACE)
     for host in list(_open):
         host.close(deadline.remaining())
+    for stream in list(_streams):
+        with suppress(Exception):  # a daemon thread is in it; or its call was cut off, and nobody is left to be told
+            stream.close()
 
 
 def _in_child() -> None:

@@ -24,6 +24,7 @@ from ._discovery import reread
 from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound, RequirementError
 from ._hooks import Hooks
 from ._index import Index, default_file
+from ._lifetimes import FORKED
 from ._log import tell
 from ._monitor import Monitor
 from ._record import Lane, Record
@@ -43,13 +44,15 @@ class Loader:
         self.template: Template | None = None
         self.forked = False
         self.closed = False
+        self._begun = False  # whether anything was ever loaded
         self._group = f"{app}.plugins"
         self._numbers = itertools.count(1)
-        self._id_prefix = secrets.token_hex(4) + "-"
+        self._id_prefix = _new_prefix()
         self._lock = threading.RLock()  # guards everything below
         self._index = Index(self._group, config.discovery.paths, file=default_file(self._group))
         self._records: dict[str, Record] = {}
         self._order: list[str] = []
+        self._leaving: dict[Lane, Record] = {}
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
@@ -62,6 +65,12 @@ class Loader:
         """The records of loaded plugins, in the order of loading."""
         with self._lock:
             return [self._records[name] for name in self._order]
+
+    @property
+    def leaving(self) -> list[tuple[Record, Lane]]:
+        """The lanes that a reload or an unload has taken away and that have not ended yet."""
+        with self._lock:
+            return [(record, lane) for lane, record in self._leaving.items()]
 
     @property
     def records(self) -> list[Record]:
@@ -146,7 +155,10 @@ class Loader:
                 self._load_alone(record, specs, None)
             else:
                 self._open(record, specs)
-                self.end(record, before, Deadline.after(DRAIN))
+                self._take_away(record, before, Deadline.after(DRAIN))
+                if self.closed:  # meanwhile, and the host may not have seen the new lane
+                    self.unload(record, Deadline.after(0.0))
+                    self._check_open(record)
 
     def unload(self, record: Record, deadline: Deadline) -> None:
         """Take a plugin's lane away and end it."""
@@ -156,26 +168,47 @@ class Loader:
                 self._order = [other for other in self._order if other != record.name]
             if lane is not None:
                 self.hooks.unregister(record.name)
-                self.end(record, lane, deadline)
+                self._take_away(record, lane, deadline)
 
     def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
         """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
         lane.gate.shut()
         lane.gate.wait_empty(drained)
         closed = record.config.close_timeout if limit is None else min(limit, record.config.close_timeout)
-        self._close(record, lane, Deadline.after(closed))
+        if not lane.ending.acquire(blocking=False):
+            lane.ended.wait(closed)  # somebody else is at it
+            return
+        try:
+            self._close(record, lane, Deadline.after(closed))
+        finally:
+            lane.ended.set()
+
+    def _take_away(self, record: Record, lane: Lane, drained: Deadline) -> None:
+        """End a lane that its record no longer has, so that the host's own close knows of it."""
+        with self._lock:
+            self._leaving[lane] = record
+            too_late = self.closed
+        try:
+            self.end(record, lane, Deadline.after(0.0) if too_late else drained)
+        finally:
+            with self._lock:
+                del self._leaving[lane]
 
     def forget(self) -> None:
-        """Disarm everything in a fork, without a lock: the thread that held it may not be here."""
-        self.forked = True
+        """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all
+        of it is as good as new."""
+        self.forked = self._begun
         self._lock = threading.RLock()
+        self._id_prefix = _new_prefix()
         for record in self._records.values():
             record.lane = None
             record.lock = threading.RLock()
-        self.hooks.forget()
+            record.caller.id_prefix = self._id_prefix
+        self.hooks.forget(loaded=self._begun)
         if self.template is not None:
             self.template.forget()
-        self.monitor.forget()
+        if self._begun:
+            self.monitor.forget()
 
     def _new_record(self, name: str) -> Record:
         record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
@@ -232,6 +265,7 @@ class Loader:
 
     def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
         self._check_open(record)
+        self._begun = True
         if record.target is None:
             spec = specs.get(record.name)
             if spec is None:
@@ -279,7 +313,7 @@ class Loader:
 
     def _check_open(self, record: Record) -> None:
         if self.forked:
-            raise HostForkedError("this process was forked from the one that owns the host; make a Host of its own here")
+            raise HostForkedError(FORKED)
         if self.closed:
             raise PluginClosed(f"plugin {record.name!r}: the host is closed", plugin=record.name, phase="queue")
         if not record.config.enabled:
@@ -298,6 +332,10 @@ class Loader:
 DRAIN = 10.0
 
 _UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
+
+
+def _new_prefix() -> str:
+    return secrets.token_hex(4) + "-"
 
 
 def where_it_runs(decided: Decided) -> dict[str, Any]:

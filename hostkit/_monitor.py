@@ -89,6 +89,7 @@ class Monitor:
         """Drop a thread that this process doesn't have, because it is a fork of the one that had it."""
         self._lock = threading.Lock()
         self._thread = None
+        self._held = 0
         self._stopping = True
         # Closing it here would take the parent's descriptors off the epoll object that a fork shares with its parent.
         self._loop = None
@@ -102,7 +103,7 @@ class Monitor:
 
     def _started(self) -> asyncio.AbstractEventLoop | None:
         with self._lock:
-            if self._thread is None and not self._stopping:
+            if self._thread is None and (self._held or not self._stopping):
                 self._loop, self._thread = _begin()
             return self._loop
 

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ class Lane:
     hooks_only: bool = field(init=False)
     special: bool = field(init=False)  # one of the two: there is no plain answer
     call: Callable[[ExecutionContext, object, Shape], Any] = field(init=False)
+    ending: threading.Lock = field(default_factory=threading.Lock, init=False)  # taken for good by whoever closes the backend
+    ended: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __post_init__(self) -> None:
         self.streams = "generator" in self.backend.kind
@@ -174,7 +176,7 @@ class Record:
             except CallError as error:
                 await asyncio.sleep(self._again(error, context))
 
-    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Iterator[Any]:
+    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
         while True:
             lane = self.lane or self._load(self)

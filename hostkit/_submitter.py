@@ -78,11 +78,15 @@ class Submitter:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._closed = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew in a fork, where the threads are not, and where what is queued is the parent's."""
         self._queue: queue.SimpleQueue[tuple[CallFuture, Callable[[CallFuture], Any]] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the two below, and _closed
         self._threads = 0
         self._idle = 0
-        self._closed = False
 
     def submit(self, call: Callable[[CallFuture], Any]) -> Future[Any]:
         """Run a call soon, and give it its future; one that is cancelled before it began is dropped.

@@ -46,7 +46,7 @@ class Supervisor:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         settings = opening.settings
-        self.idle: Idle[Channel] = Idle()
+        self.idle: Idle[Channel] = Idle(returned=self._settle)
         self._name = opening.name
         self._opening = opening
         self._target = target_of(opening.name, opening.entry_point, opening.target)

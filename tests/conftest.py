@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,43 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     yield start
     for process in started:
         process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test."""
+    install("bad", (Path(__file__).parent / "bad_plugin.py").read_text())
+    started = []
+    head = """
+        import multiprocess, os, signal, sys, threading, time
+        import hostkit
+        def told(*words):
+            print(*words, flush=True)
+        def pids():
+            return sorted(child.pid for child in multiprocess.active_children())
+    """
+
+    def start(lines, *, python=(), load="host = hostkit.Host()\nhost.load('bad', isolation='process')\n", stdin=None):
+        file = tmp_path / f"script{len(started)}.py"
+        file.write_text(textwrap.dedent(head) + load + textwrap.dedent(lines))
+        paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+        process = subprocess.Popen(
+            [sys.executable, *python, str(file)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its forks, too: they have the other ends of the pipes
         process.communicate()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -9,12 +10,14 @@ import signal
 import threading
 import time
 import warnings
+from contextlib import suppress
 
 import multiprocess
 import pytest
 
 import hostkit
 from hostkit import CallCancelled, CallError, Draining, PluginClosed
+from hostkit._link import Link
 
 ECHO = """
     class P:
@@ -410,3 +413,97 @@ def test_a_stopped_worker_does_not_hold_up_close(faulty_worker):
     bad.host.close()
     assert time.monotonic() - started < 3.0
     assert not multiprocess.active_children()
+
+
+def test_a_host_closed_during_a_reload_leaves_no_worker(install, new_host):
+    install("slow", "import time\ntime.sleep(0.5)\n" + ECHO.replace("\n    ", "\n"))
+    host = new_host()
+    host.load("slow", isolation="process")
+    errors = []
+
+    def reload():
+        try:
+            host.reload("slow")
+        except hostkit.HostkitError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=reload)
+    thread.start()
+    until(lambda: len(multiprocess.active_children()) == 2)
+    host.close()
+    thread.join(10)
+    assert [type(error) for error in errors] == [PluginClosed]
+    until(lambda: not multiprocess.active_children())
+    with pytest.raises(PluginClosed):
+        host.execute("slow", 1)
+
+
+@pytest.mark.parametrize("step", ["reload", "unload"])
+def test_close_ends_calls_that_a_reload_or_an_unload_still_waits_for(faulty_worker, step):
+    bad = faulty_worker()
+    call = bad.begin("wait_for_cancel", seconds=30)
+
+    def take_away():
+        with suppress(PluginClosed):  # told to a reload, whose new lane is closed, too
+            getattr(bad.host, step)("bad")
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    until(lambda: bad.host._loader.leaving)
+    started = time.monotonic()
+    bad.host.close(0.2)
+    assert time.monotonic() - started < 3.0
+    assert type(call.exception(0)) is CallCancelled
+    thread.join(3)
+    assert not thread.is_alive()
+    assert not multiprocess.active_children()
+
+
+def test_a_channel_that_a_cancelled_task_was_given_is_closed_with_the_plugin(faulty_worker):
+    bad = faulty_worker()
+    pid = bad.pid
+
+    async def give_up():
+        running = bad.begin("sleep", seconds=0.2)
+        task = asyncio.create_task(bad.host.aexecute("bad", {"op": "fine"}))
+        await asyncio.sleep(0)
+        # The loop stands still: the task gets its turn, its worker dies, and only then the task is cancelled.
+        running.result(5)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: bad.call("pid") != pid)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(give_up())
+    # That nothing is left behind is looked at after every test.
+    bad.host.close()
+
+
+@pytest.mark.xfail(strict=True, reason="a call that queues for the old workers stays with them", raises=PluginClosed)
+def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(faulty_worker, monkeypatch):
+    monkeypatch.setattr("hostkit._loader.DRAIN", 0.3)
+    bad = faulty_worker()
+    running = bad.begin("wait_for_cancel", seconds=30)
+    waiting = bad.host.submit("bad", {"op": "fine"})
+    until(lambda: bad.host._loader.record("bad").lane.gate.inside == 2)
+    bad.host.reload("bad")
+    assert type(running.exception(5)) is CallCancelled
+    assert waiting.result(5) == "fine"
+
+
+def test_a_host_closed_just_when_it_starts_its_first_worker_leaves_none(install, new_host, monkeypatch):
+    install("echo", ECHO)
+    host = new_host()
+    start = Link._start
+
+    def start_and_close(link):
+        start(link)
+        host.close(0.0)
+
+    monkeypatch.setattr(Link, "_start", start_and_close)
+    started = time.monotonic()
+    with pytest.raises(PluginClosed):
+        host.load("echo", isolation="process")
+    assert time.monotonic() - started < 5.0
+    until(lambda: not multiprocess.active_children())

@@ -394,3 +394,24 @@ def test_a_call_given_up_by_the_plugin_itself_is_cancelled(faulty):
     with pytest.raises((CallCancelled, PluginFailed)):
         bad.call("answer", what="(_ for _ in ()).throw(__import__('hostkit').CallCancelled('enough'))")
     assert bad.call("fine") == "fine"
+
+
+def test_calls_beside_one_that_costs_the_worker_end_in_order(faulty_worker):
+    bad = faulty_worker(concurrency=3, cancel_grace=0.1)
+    pid = bad.pid
+    steady = bad.begin("sleep", seconds=1.0)
+    with pytest.raises(CallTimeout):
+        bad.call("sleep", seconds=30, timeout=0.1)
+    until(lambda: bad.pid != pid)
+    assert steady.result(5) == "slept"
+
+
+def test_async_calls_beside_one_that_costs_the_worker_end_in_order(sleeper, isolation):
+    host = sleeper(concurrency=3, cancel_grace=0.1)
+    pid = host.execute("sleeper", "pid")
+    steady = host.submit("sleeper", {"seconds": 1.0})
+    with pytest.raises(CallTimeout):
+        host.execute("sleeper", {"seconds": 30, "stubborn": True}, timeout=0.1)
+    if isolation == "process":
+        until(lambda: host.execute("sleeper", "pid") != pid)
+    assert steady.result(5) == "slept"

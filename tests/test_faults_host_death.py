@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -13,41 +11,6 @@ from pathlib import Path
 import pytest
 
 PLUGIN = (Path(__file__).parent / "bad_plugin.py").read_text()
-
-
-@pytest.fixture
-def script(install, site, tmp_path):
-    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test."""
-    install("bad", PLUGIN)
-    started = []
-    head = """
-        import multiprocess, os, signal, sys, threading, time
-        import hostkit
-        def told(*words):
-            print(*words, flush=True)
-        def pids():
-            return sorted(child.pid for child in multiprocess.active_children())
-    """
-
-    def start(lines, *, python=(), load="host = hostkit.Host()\nhost.load('bad', isolation='process')\n", stdin=None):
-        file = tmp_path / f"script{len(started)}.py"
-        file.write_text(textwrap.dedent(head) + load + textwrap.dedent(lines))
-        paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-        process = subprocess.Popen(
-            [sys.executable, *python, str(file)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=stdin or subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def gone(pid):

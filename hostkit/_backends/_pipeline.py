@@ -204,7 +204,11 @@ class Pipeline:
         """The worker has ended or broke the protocol: learn how, which may take a moment, then see to the calls that were in it."""
         flow.stop()
         violation = error if isinstance(error, FrameError) and not isinstance(error, Truncated) else None
-        learning = self.loop.run_in_executor(None, self._ending, flow.channel, violation)
+        try:
+            learning = self.loop.run_in_executor(None, self._ending, flow.channel, violation)
+        except RuntimeError:  # no thread to be had: the interpreter ends, and the host is closed
+            self._sort(flow, self._ending(flow.channel, violation), violation)
+            return
         learning.add_done_callback(lambda done: self._sort(flow, done.result(), violation) if not done.cancelled() else None)
 
     def _ending(self, channel: Channel, violation: FrameError | None) -> Ending:

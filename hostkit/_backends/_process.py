@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._channel import Channel, Ended, Late
@@ -318,8 +319,9 @@ class Process:
 
     async def _abroken(self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException) -> BaseException:
         if isinstance(error, (Ended, FrameError)):
-            # It may wait for the death to be seen.
-            return await asyncio.to_thread(self._broken, channel, context, asked, error)
+            with suppress(RuntimeError):  # no thread to be had: the interpreter ends, and the host is closed
+                # It may wait for the death to be seen.
+                return await asyncio.to_thread(self._broken, channel, context, asked, error)
         return self._broken(channel, context, asked, error)
 
     def _ask(self, what: str, kind: int, deadline: Deadline) -> bytes:

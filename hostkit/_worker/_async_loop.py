@@ -21,17 +21,13 @@ _AHEAD = 64 * 1024
 
 
 def serve(server: Server, channels: list[tuple[int, int]]) -> None:
-    """Answer calls until the host closes the first channel."""
+    """Answer calls until the host has closed every channel."""
     asyncio.run(_serve_all(server, channels))
 
 
 async def _serve_all(server: Server, channels: list[tuple[int, int]]) -> None:
     server._event_loop = asyncio.get_running_loop()
-    first, *others = [asyncio.ensure_future(_serve(server, _Channel(number, *ends))) for number, ends in enumerate(channels)]
-    await first
-    for other in others:
-        other.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.gather(*(_serve(server, _Channel(number, *ends)) for number, ends in enumerate(channels)))
 
 
 class _Channel:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from .._contract import HealthStatus, PluginInfo, Status
+from .._contract import HealthStatus, Plugin, PluginInfo, Status
 from ._codec import codec_for
 from ._data import DataError, found
 from ._failure import class_name, is_interrupt, message, type_name
@@ -105,6 +105,12 @@ class LoadedPlugin:
             return _as_info(answer)
         except Exception as error:  # what the plugin answers with may be foreign code, too
             raise TypeError(f"info() returned {found(answer)}, expected a PluginInfo: {message(error)}") from None
+
+    @property
+    def closes(self) -> bool:
+        """Whether the plugin has a ``close`` of its own."""
+        ask = getattr(type(self.plugin), "close", None) or getattr(self.plugin, "close", None)
+        return ask is not None and ask is not Plugin.close and not isinstance(self.plugin, type(sys))
 
     def close(self) -> None:
         """Let the plugin go. Raises what the plugin raises."""

@@ -59,15 +59,19 @@ class Server:
         self._plugin_loop: PluginLoop | None = None
 
     def serve(self) -> None:
-        """Answer calls until the host closes the first channel."""
+        """Answer calls until the host has closed every channel: that of an idle one, while others have calls, replaces this worker."""
         if self.loaded.is_async:
             from ._async_loop import serve
 
             serve(self, self._channels)
             return
-        for number in range(1, len(self._channels)):
-            threading.Thread(target=self._serve, args=(number,), name="hostkit-channel", daemon=True).start()
+        others = range(1, len(self._channels))
+        threads = [threading.Thread(target=self._serve, args=(number,), name="hostkit-channel", daemon=True) for number in others]
+        for thread in threads:
+            thread.start()
         self._serve(0)
+        for thread in threads:
+            thread.join()
         if self._plugin_loop is not None:
             self._plugin_loop.stop()
 
