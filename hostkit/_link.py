@@ -181,8 +181,9 @@ class Link:
         return [channel.call_id for channel in self.channels if channel.call_id and not channel.closed]
 
     def end(self, reason: Reason) -> None:
-        """Kill the worker; the first reason given is the one that its callers are told."""
-        self._because(reason)
+        """Kill the worker; the first reason given is the one that its callers are told, unless it had ended by itself by then."""
+        if self._popen.poll() is None:
+            self._because(reason)
         self._popen.kill()
 
     def terminate(self, reason: Reason) -> None:

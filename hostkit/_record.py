@@ -145,7 +145,7 @@ class Record:
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                if self.halt.wait(self._again(error, context)) or context._cancelled:
+                if self.halt.wait(self._again(error, context, lane)) or context._cancelled:
                     raise
 
     def cancel(self, context: ExecutionContext) -> None:
@@ -174,7 +174,7 @@ class Record:
             except GateShut:
                 self._raise_if_shut(lane, context)
             except CallError as error:
-                await asyncio.sleep(self._again(error, context))
+                await asyncio.sleep(self._again(error, context, lane))
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
@@ -262,8 +262,10 @@ class Record:
             raise PluginClosed(f"plugin {self.name!r} is closed", **where) from None
         raise Draining(f"plugin {self.name!r} takes no new calls: it is being drained", **where) from None
 
-    def _again(self, error: CallError, context: ExecutionContext) -> float:
+    def _again(self, error: CallError, context: ExecutionContext, lane: Lane) -> float:
         """Make the context that of a repeat and return the seconds to wait before it, or raise what happened."""
+        if isinstance(error, PluginClosed) and self.lane is not lane and not self.closed and not context._cancelled:
+            return 0.0  # it waited for its turn while a reload put another lane in this one's place
         may = context.attempt <= context.max_retries and may_repeat(error, idempotent=self.manifest.idempotent)
         left = context.remaining()
         wait = pause(self.config.retry, context.attempt) if may else 0.0

@@ -480,7 +480,6 @@ def test_a_channel_that_a_cancelled_task_was_given_is_closed_with_the_plugin(fau
     bad.host.close()
 
 
-@pytest.mark.xfail(strict=True, reason="a call that queues for the old workers stays with them", raises=PluginClosed)
 def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(faulty_worker, monkeypatch):
     monkeypatch.setattr("hostkit._loader.DRAIN", 0.3)
     bad = faulty_worker()

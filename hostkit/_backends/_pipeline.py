@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -204,12 +206,17 @@ class Pipeline:
         """The worker has ended or broke the protocol: learn how, which may take a moment, then see to the calls that were in it."""
         flow.stop()
         violation = error if isinstance(error, FrameError) and not isinstance(error, Truncated) else None
+
+        def learn() -> None:
+            ending = self._ending(flow.channel, violation)
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self.loop.call_soon_threadsafe(self._sort, flow, ending, violation)
+
         try:
-            learning = self.loop.run_in_executor(None, self._ending, flow.channel, violation)
+            # Not on the loop's executor, which an application may have filled.
+            threading.Thread(target=learn, name="hostkit-ending", daemon=True).start()
         except RuntimeError:  # no thread to be had: the interpreter ends, and the host is closed
             self._sort(flow, self._ending(flow.channel, violation), violation)
-            return
-        learning.add_done_callback(lambda done: self._sort(flow, done.result(), violation) if not done.cancelled() else None)
 
     def _ending(self, channel: Channel, violation: FrameError | None) -> Ending:
         try:
