@@ -125,11 +125,6 @@ class Channel:
         """Whether nothing has come that no call has asked for."""
         return not self._assembler.partial
 
-    def start(self, call_id: int, frame: bytes) -> int:
-        """Begin a call: send what goes without waiting, and return how many bytes went."""
-        self.call_id = call_id
-        return self.write(frame)
-
     def write(self, data: bytes | memoryview) -> int:
         """Send what goes without waiting; return how many bytes went."""
         try:
@@ -155,16 +150,21 @@ class Channel:
 
     def receive(self, call_id: int, deadline: Deadline) -> Frame:
         """Return the next frame of this call. Raises ``Late``, ``Ended`` and ``FrameError``."""
-        while True:
-            frame = self._assembler.pop()
-            if frame is not None:
-                if frame.call_id != call_id:
-                    raise _of_another(frame, call_id)
-                return frame
+        assembler = self._assembler
+        frame = assembler.pop() if assembler.partial else None
+        while frame is None:
             if not self._poll.poll(_milliseconds(deadline)):
                 raise Late
-            if not self.read():
+            try:
+                data = os.read(self._answers, assembler.wants)
+            except BlockingIOError:  # it was the end of everything that woke the reader
+                raise self.ended() from None
+            if not data:
                 raise self.ended()
+            frame = assembler.take(data)
+        if frame.call_id != call_id:
+            raise _of_another(frame, call_id)
+        return frame
 
     def read(self) -> bool:
         """Take in what is there; return whether anything was."""

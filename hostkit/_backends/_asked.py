@@ -42,8 +42,10 @@ class Asked:
     def start(self, channel: Channel) -> None:
         """Send what goes without waiting."""
         frame = self.frame()
-        sent = channel.start(self.call_id, frame)
-        self.left = b"" if sent == len(frame) else memoryview(frame)[sent:]
+        channel.call_id = self.call_id
+        sent = channel.write(frame)
+        if sent < len(frame):
+            self.left = memoryview(frame)[sent:]
 
     def frame(self) -> bytes:
         """Return the frame that tells of the time that is left now."""
@@ -55,8 +57,8 @@ class Asked:
 
 def request_call(context: ExecutionContext, payload: bytes, flags: int, default_timeout: float) -> Asked:
     """Return a request's call, with the number that the host gave it where it has one of its own."""
-    said = _beside(context, default_timeout)
     own = context._request_id
+    said = _beside(context, default_timeout)
     call_id = context._call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
     return Asked(context, call_id, payload, json.dumps(said).encode() if said else b"", flags)
 

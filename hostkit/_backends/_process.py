@@ -242,7 +242,9 @@ class Process:
 
     def _asked(self, context: ExecutionContext, request: object, shape: Shape) -> Asked:
         try:
-            payload = self._checked(shape.encode(request))
+            payload = shape.encode(request)
+            if len(payload) > self._cap:
+                self._checked(payload)
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
         return request_call(context, payload, ROUND_TRIP if shape.typed else 0, self._timeout)
@@ -290,10 +292,12 @@ class Process:
 
     def _finish(self, channel: Channel, context: ExecutionContext, frame: Frame, *, streaming: bool = False) -> None:
         """Give a channel back whose call has its last frame."""
-        if self._outcome.out_of_memory(frame):
+        if frame.kind == RESULT:
+            self.supervisor.give(channel)
+        elif self._outcome.out_of_memory(frame):
             # What else failed in there nobody knows.
             self.supervisor.recycle(channel, "it reached its memory limit")
-        elif frame.kind in (RESULT, ERROR) or (frame.kind == END and streaming):
+        elif frame.kind == ERROR or (frame.kind == END and streaming):
             self.supervisor.give(channel)
         else:
             raise self._violated(channel, context, FrameError(f"a frame of kind {frame.kind} as an answer"))

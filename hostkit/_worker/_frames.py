@@ -129,16 +129,28 @@ class Assembler:
 
     def receive(self, read: Callable[[int], bytes]) -> Frame | None:
         """Return the next frame, or None at a clean end. Raises what ``read`` raises, and ``FrameError``."""
-        while True:
-            frame = self.pop()
-            if frame is not None:
-                return frame
+        frame = self.pop() if self._data else None
+        while frame is None:
             data = read(self.wants)
             if not data:
                 if self.partial:
                     raise Truncated(f"truncated: the other side closed after {self.partial} bytes of a frame")
                 return None
-            self.feed(data)
+            frame = self.take(data)
+        return frame
+
+    def take(self, data: bytes) -> Frame | None:
+        """``feed`` and ``pop`` in one."""
+        if not self._data and len(data) >= HEADER_SIZE:
+            # Nearly always what arrives is one whole frame with nothing but a payload.
+            head, call_id, timeout, meta, payload, buffers = _AT_ONCE.unpack_from(data)
+            usual = _USUAL.get(head)
+            if usual is not None and not meta and not buffers and len(data) == HEADER_SIZE + payload <= self._cap:
+                kind, flags = usual
+                if not timeout or (kind == CALL and 0.0 < timeout < _FOR_EVER):
+                    return Frame(kind, call_id, flags, timeout, b"", data[HEADER_SIZE:], b"")
+        self.feed(data)
+        return self.pop()
 
     def feed(self, data: bytes) -> None:
         """Take in what has arrived."""
@@ -181,6 +193,14 @@ class Assembler:
         else:
             self._at = end
         return frame
+
+
+# The beginnings of the usual frames, up to the call id, as one number.
+_AT_ONCE = Struct(">QQdIII")
+_USUAL = {
+    _AT_ONCE.unpack(HEADER.pack(MAGIC, PROTOCOL, kind, flags, 0, 0, 0.0, 0, 0, 0))[0]: (kind, flags)
+    for kind, flags in ((CALL, 0), (CALL, ROUND_TRIP), (RESULT, 0), (ITEM, 0))
+}
 
 
 def _what_is_wrong(magic: bytes, version: int, kind: int, flags: int, reserved: int) -> str:

@@ -141,7 +141,10 @@ class Server:
             if frame.flags & HOOK:
                 return packed(RESULT, frame.call_id, self.call_hook(frame))
             loaded = self.loaded
-            request = decoded(loaded.request_codec.decode, frame.payload)
+            try:
+                request = loaded.request_codec.decode(frame.payload)
+            except DataError as error:
+                raise _Phase("request") from error
             answer = loaded.execute(context, request)  # type: ignore[misc]  # the host sends hooks-only plugins none
             return packed(RESULT, frame.call_id, self.encode(frame, answer))
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
@@ -178,22 +181,12 @@ class Server:
         if frame.kind != CALL:
             raise FrameError(f"a frame of kind {frame.kind} on a channel")
         call_id = self._begun[number] = frame.call_id
-        timeout = self._default_timeout if frame.timeout else None
-        if frame.meta:
-            said = json.loads(frame.meta)
-            context = ExecutionContext(
-                said.get("request_id", call_id),
-                said.get("timeout", timeout) if frame.timeout else None,
-                said.get("max_retries", 0),
-                said.get("headers"),
-                said.get("metadata"),
-                _caller=self._caller,
-                _attempt=said.get("attempt", 1),
-            )
-        else:
-            context = ExecutionContext(call_id, timeout, _caller=self._caller)
+        context = ExecutionContext(call_id, _caller=self._caller)
         if frame.timeout:
+            context._timeout = self._default_timeout
             context._ends_at = time.monotonic() + frame.timeout  # what was left when the host sent it
+        if frame.meta:
+            _add(context, json.loads(frame.meta))
         self._running[call_id] = context, stop
         if self._given_up and call_id in self._given_up:
             del self._given_up[call_id]
@@ -222,7 +215,13 @@ class Server:
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
-        return encoded(codec.encode, answer, round_trip=bool(frame.flags & ROUND_TRIP), cap=self._cap)
+        try:
+            payload = codec.encode(answer, round_trip=frame.flags & ROUND_TRIP != 0)
+            if len(payload) <= self._cap:
+                return payload
+            raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
+        except DataError as error:
+            raise _Phase("response") from error
 
     def call_hook(self, frame: Frame) -> bytes:
         """Run one hook implementation."""
@@ -236,6 +235,17 @@ class Server:
         if isinstance(error, MemoryError):
             self._ballast.clear()
         return packed(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
+
+
+def _add(context: ExecutionContext, said: dict[str, Any]) -> None:
+    """Add to a context what a call carries beside its request."""
+    context._request_id = said.get("request_id", context._request_id)
+    if context._timeout is not None:
+        context._timeout = said.get("timeout", context._timeout)
+    context._max_retries = said.get("max_retries", 0)
+    context._headers = said.get("headers")
+    context._metadata = said.get("metadata")
+    context._attempt = said.get("attempt", 1)
 
 
 def _is_left(error: BaseException) -> bool:
