@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ._worker._buffers import read, resolved, written
+from ._worker._buffers import current, read, resolved, written
 from ._worker._codec import PlainCodec, codec_for
 from ._worker._data import DataError, too_deep
 
@@ -33,9 +33,12 @@ class Shape:
         """Return the request as JSON. Raises ``DataError``."""
         return self._codec.encode(request, round_trip=True)
 
-    def written(self, request: object) -> tuple[bytes, list[Any]]:
+    def written(self, request: object) -> tuple[bytes, Sequence[Any]]:
         """Return the request as JSON and the buffers beside it. Raises ``DataError``."""
-        return written(self._codec, request, round_trip=True)
+        codec = self._codec
+        if codec.carries is False:
+            return codec.encode(request, round_trip=True), ()
+        return written(codec, request, round_trip=True)
 
     def decode(self, payload: bytes, buffers: Sequence[Any] = ()) -> Any:  # Any: an instance of the caller's type, or JSON data
         """Return the answer. Raises ``DataError``, and ``Forged`` for placeholders of buffers that can't be."""
@@ -47,7 +50,8 @@ _DATA = (dict, list, tuple, set, str, int, float, bool, object)
 
 def _plain(payload: bytes) -> Any:
     try:
-        return resolved(from_json(payload, allow_inf_nan=False))
+        value = from_json(payload, allow_inf_nan=False)
+        return value if current() is None else resolved(value)
     except ValueError as error:
         raise too_deep() if "recursion" in str(error) else DataError("", "valid JSON", str(error)) from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -244,13 +244,15 @@ class Process:
 
     def _asked(self, context: ExecutionContext, request: object, shape: Shape) -> Asked:
         try:
-            payload, buffers = self._checked(*shape.written(request))
+            payload, buffers = shape.written(request)
+            if buffers or len(payload) > self._cap:
+                self._checked(payload, buffers)
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
         beside = buffers if buffers or shape.carries else None
         return request_call(context, payload, ROUND_TRIP if shape.typed else 0, self._timeout, beside)
 
-    def _checked(self, payload: bytes, buffers: list[Any]) -> tuple[bytes, list[Any]]:
+    def _checked(self, payload: bytes, buffers: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
         if len(payload) > self._cap:
             raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
         if buffers:

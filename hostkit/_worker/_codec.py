@@ -7,7 +7,7 @@ standard library.
 from __future__ import annotations
 
 from ._annotations import is_missing
-from ._buffers import resolved
+from ._buffers import current, resolved
 from ._data import too_deep
 from ._json import dump_json, load_json, model_json, refuse_without_buffers
 from ._models import ModelCodec, is_pydantic
@@ -54,8 +54,11 @@ class PlainCodec:
     carries: bool | None = None
 
     def decode(self, payload: bytes) -> Any:
+        value = load_json(payload)
+        if current() is None:
+            return value
         try:
-            return resolved(load_json(payload))
+            return resolved(value)
         except RecursionError:
             raise too_deep() from None
 

@@ -181,8 +181,8 @@ class Server:
 
     def request(self, frame: Frame) -> Any:
         """Return a call's request. Raises ``_Phase`` for one that is wrong."""
-        buffers = self._buffers(frame) if frame.meta else ()
-        return decoded(self.loaded.request_codec.decode, frame.payload, buffers)
+        decode = self.loaded.request_codec.decode
+        return decoded(decode, frame.payload, self._buffers(frame)) if frame.meta else decoded(decode, frame.payload)
 
     def _buffers(self, frame: Frame) -> Sequence[memoryview]:
         said = json.loads(frame.meta)
@@ -241,6 +241,8 @@ class Server:
                 close()
         round_trip = bool(frame.flags & ROUND_TRIP)
         payload, buffers = encoded(codec, answer, cap=self._cap, most=self.arena.limit, round_trip=round_trip)
+        if not buffers and not self.arena.reader.arrived:
+            return packed(kind, frame.call_id, payload)
         del answer
         return self.packed(kind, frame.call_id, payload, buffers)
 
@@ -308,10 +310,16 @@ def decoded(decode: Callable[[bytes], Any], payload: bytes, buffers: Sequence[An
         raise _Phase("request") from error
 
 
+_NONE: list[Any] = []  # never written to
+
+
 def encoded(codec: Writing, answer: object, *, cap: int, most: int, round_trip: bool = False) -> tuple[bytes, list[Any]]:
     """Encode a response and its buffers, telling a wrong one from a plugin that raised."""
     try:
-        payload, buffers = written(codec, answer, round_trip=round_trip)
+        if codec.carries is False:
+            payload, buffers = codec.encode(answer, round_trip=round_trip), _NONE
+        else:
+            payload, buffers = written(codec, answer, round_trip=round_trip)
         if len(payload) > cap:
             raise DataError("", f"at most {cap} bytes of JSON", f"{len(payload)} bytes")
         if buffers:
