@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
-_SECTIONS = ("inprocess", "roundtrip", "throughput", "start", "discovery", "imports")
+_SECTIONS = ("inprocess", "roundtrip", "throughput", "start", "discovery", "imports", "bigdata")
 
 
 def main() -> None:

@@ -52,6 +52,10 @@ if TYPE_CHECKING:
     from ._host import Host as Host
     from ._manifest import Manifest as Manifest
     from ._spec import PluginSpec as PluginSpec
+    from ._types import Array as Array
+    from ._types import Blob as Blob
+    from ._types import empty_array as empty_array
+    from ._types import empty_blob as empty_blob
 
 __version__ = "0.1.0"
 
@@ -98,10 +102,13 @@ _HOMES = {
     "_host": ("Host",),
     "_manifest": ("Manifest",),
     "_spec": ("PluginSpec",),
+    "_types": ("Array", "Blob", "empty_array", "empty_blob"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Array",
+    "Blob",
     "Busy",
     "CallCancelled",
     "CallError",
@@ -146,6 +153,8 @@ __all__ = [
     "WorkerHung",
     "WorkerKilled",
     "WorkerLost",
+    "empty_array",
+    "empty_blob",
     "hookimpl",
     "hookspec",
 ]

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from ._deadline import Deadline
+from ._questions import spoken
 from ._wires import Ends
 from ._worker._frames import END, ERROR, ITEM, RESULT, Assembler, Frame, FrameError, Truncated
 
@@ -66,7 +67,7 @@ class Channel:
         "number",
     )
 
-    def __init__(self, link: Link, number: int, ends: Ends, cap: int) -> None:
+    def __init__(self, link: Link, number: int, ends: Ends, cap: int, *, buffers: int = 0) -> None:
         self.link = link
         self.number = number
         self.call_id = 0  # of the call that has it, or had it last
@@ -74,7 +75,7 @@ class Channel:
         self._ends = ends
         self._requests = ends.requests
         self._answers = ends.answers
-        self._assembler = Assembler(cap + 4096)
+        self._assembler = Assembler(cap + 4096, buffers=buffers)
         self._hung_up = False
         self._closing = (
             threading.Lock()
@@ -164,6 +165,8 @@ class Channel:
             frame = assembler.take(data)
         if frame.call_id != call_id:
             raise _of_another(frame, call_id)
+        if frame.meta:
+            self._take_buffers(frame)
         return frame
 
     def read(self) -> bool:
@@ -177,7 +180,10 @@ class Channel:
 
     def pop(self) -> Frame | None:
         """Return the next whole frame that has been taken in. Raises ``FrameError``."""
-        return self._assembler.pop()
+        frame = self._assembler.pop()
+        if frame is not None and frame.meta:
+            self._take_buffers(frame)
+        return frame
 
     def ended(self) -> Exception:
         """Return how the answers ended."""
@@ -202,6 +208,8 @@ class Channel:
             if frame is not None:
                 if frame.call_id != call_id:
                     raise _of_another(frame, call_id)
+                if frame.meta:
+                    self._take_buffers(frame)
                 return frame
             if self._assembler.partial and deadline.passed:
                 raise Late
@@ -228,11 +236,19 @@ class Channel:
         while owed and (frame := self._assembler.pop()) is not None:
             if frame.call_id != owed[0]:
                 raise _of_another(frame, owed[0])
+            if frame.meta:
+                self._take_buffers(frame)
             if frame.kind in (RESULT, ERROR, END):
                 owed.popleft()
             elif frame.kind != ITEM:
                 raise FrameError(f"a frame of kind {frame.kind} as an answer")
         return not owed
+
+    def _take_buffers(self, frame: Frame) -> None:
+        """Give a frame the views of its buffers, and take back what the worker has let go of. Raises ``FrameError``."""
+        if frame.kind != ERROR or b'"freed"' in frame.meta:
+            frame.views = self.link.arena.take(spoken(frame.meta), frame.buffers)
+            frame.violated = self.link.violation
 
     def _is_over(self) -> bool:
         poller = select.poll()

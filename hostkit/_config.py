@@ -70,6 +70,7 @@ class Defaults(Model):
     concurrency: Count | None = None
     standby: Annotated[int, Field(ge=0, le=4096)] = 0
     max_message_mb: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_buffers_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
     resources: Resources = Resources()
     require_enforcement: bool = False
     env: list[Variable] = Field(default=[])

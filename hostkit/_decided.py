@@ -60,6 +60,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         restarts=config.restarts.budget,
         restart_window=config.restarts.window,
         max_message=config.max_message_mb << 20,
+        max_buffers=config.max_buffers_mb << 20,
         limits=limits,
         cgroup=delegated() if place != "none" and not limits.keys().isdisjoint(("memory_bytes", "processes")) else None,
         recycle=_recycle(config.recycle),

@@ -57,6 +57,7 @@ class Greeting:
             "config": _plain(opening),
             "limits": dict(opening.settings.limits or {}),
             "cap": opening.settings.max_message,
+            "buffers": opening.settings.max_buffers,
             "timeout": opening.settings.timeout,
         }
 

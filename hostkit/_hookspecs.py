@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from ._errors import ConfigError
 from ._shape import Shape
 from ._worker._annotations import is_missing
+from ._worker._buffers import written
 from ._worker._codec import codec_for
 from ._worker._data import DataError, found
 from ._worker._hookimpls import under
@@ -87,15 +88,9 @@ class Crossing:
             self._shape = _Result(response=self._hint("return"))
         return self._shape
 
-    def encode(self, arguments: Mapping[str, object]) -> bytes:
-        """Return the arguments as JSON, one a line and in their order. Raises ``DataError``."""
-        lines = []
-        for name, value in arguments.items():
-            try:
-                lines.append(self._codec(name).encode(value, round_trip=True))
-            except DataError as error:
-                raise under(name, error) from None
-        return b"\n".join(lines)
+    def written(self, arguments: Mapping[str, object]) -> tuple[bytes, list[Any]]:
+        """Return the arguments as JSON, one a line and in their order, and the buffers beside it. Raises ``DataError``."""
+        return written(_Lines({name: self._codec(name) for name in arguments}), arguments)
 
     def refusal(self, hook: OfferedHook, arguments: Iterable[str]) -> str:
         """Say why an implementation can't be called in a worker; empty where it can."""
@@ -127,12 +122,30 @@ class Crossing:
         return None if is_missing(hint) else hint
 
 
+class _Lines:
+    """The codec of several arguments."""
+
+    def __init__(self, codecs: Mapping[str, Any]) -> None:
+        self._codecs = codecs
+        self.carries: bool | None = any(codec.carries for codec in codecs.values()) or None
+
+    def encode(self, value: Any, *, round_trip: bool = True) -> bytes:
+        del round_trip
+        lines = []
+        for name, argument in value.items():
+            try:
+                lines.append(self._codecs[name].encode(argument, round_trip=True))
+            except DataError as error:
+                raise under(name, error) from None
+        return b"\n".join(lines)
+
+
 class _Result(Shape):
     __slots__ = ()
 
-    def decode(self, payload: bytes) -> Any:
+    def decode(self, payload: bytes, buffers: Sequence[Any] = ()) -> Any:
         # An implementation that has no result takes no part, whatever type the hook promises.
-        return None if payload == b"null" else super().decode(payload)
+        return None if payload == b"null" else super().decode(payload, buffers)
 
 
 def specified(hookspecs: Iterable[object]) -> dict[str, HookSpec]:
@@ -204,7 +217,7 @@ _OBJECTS = ("dict", "Mapping", "MutableMapping")
 
 def _same_as_json(hint: Any, *, within: tuple[Any, ...] = ()) -> bool:
     """Whether a value of this type is the same after a way through JSON that nobody converts back."""
-    if is_missing(hint) or hint in _SCALARS or hint in within:
+    if is_missing(hint) or hint in _SCALARS or hint in within or hasattr(hint, "__hostkit_convert__"):
         return True
     if hasattr(hint, "__supertype__"):  # NewType
         return _same_as_json(hint.__supertype__)

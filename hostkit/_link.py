@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from ._arena import Arena
 from ._cgroup import Leaf
 from ._channel import Channel
 from ._deadline import Deadline
@@ -31,7 +32,7 @@ from ._questions import Full, Questions, spoken
 from ._raised import load_error, refused_by_system
 from ._strays import VARIABLE, end_marked_soon, new_mark
 from ._wires import Wires
-from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, PING, PONG, READY, Frame, FrameError, packed
+from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, READY, Frame, FrameError, packed
 
 if TYPE_CHECKING:
     from ._recycling import Term
@@ -127,7 +128,10 @@ class Link:
         assert wires.control is not None
         self._control = wires.control.fileno()
         self._questions = Questions(wires.control)
-        self.channels = [Channel(self, number, mine, settings.max_message) for number, mine in enumerate(wires.ends)]
+        self.arena = Arena(settings.max_buffers, self._tell)
+        # Beside each other buffers lie aligned, which makes many small ones up to twice as large.
+        most = {"cap": settings.max_message, "buffers": 2 * settings.max_buffers}
+        self.channels = [Channel(self, number, mine, **most) for number, mine in enumerate(wires.ends)]
 
     def _fenced(self) -> Leaf | None:
         """Move the worker into a control group of its own, before it is told what to run."""
@@ -236,9 +240,9 @@ class Link:
         with self._lock:
             self._reason = self._reason or reason
 
-    def _tell(self, frame: bytes) -> None:
+    def _tell(self, frame: bytes, fd: int | None = None) -> None:
         try:
-            self._questions.send(frame, Deadline.after(0.0))
+            self._questions.send(frame, Deadline.after(0.0), fd)
         except Full:
             self._deaf()
 
@@ -299,6 +303,8 @@ class Link:
             self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
         elif frame.kind == GOODBYE and self._asked_to_close:
             self._said_goodbye = True
+        elif frame.kind == MEMORY and not starts:
+            self.arena.hear(frame.call_id, spoken(frame.meta))
         elif frame.kind == PONG:
             self._pong()
         else:
@@ -324,6 +330,7 @@ class Link:
         self._unanswered += 1
         self._owed += 1
         self._tell(packed(PING))
+        self.arena.tidy()
         self._monitor.later(settings.heartbeat, self._beat)
 
     def _on_output(self, pipe: OutputPipe) -> None:

@@ -27,10 +27,10 @@ class Recycle:
 class Settings:
     """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
 
-    Times are seconds, ``max_message`` bytes of JSON in one request or response. ``limits`` has ``memory_bytes``,
-    ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set; ``cgroup`` is where workers may have
-    control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter, or forked from the host's
-    ``template``.
+    Times are seconds, ``max_message`` bytes of JSON in one request or response, and ``max_buffers`` bytes of its blobs and arrays.
+    ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set;
+    ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
+    or forked from the host's ``template``.
     """
 
     timeout: float = 30.0
@@ -46,6 +46,7 @@ class Settings:
     restarts: int = 3
     restart_window: float = 300.0
     max_message: int = 64 * 1024 * 1024
+    max_buffers: int = 1024 * 1024 * 1024
     limits: Mapping[str, float] | None = None
     cgroup: Path | None = None
     recycle: Recycle | None = None

@@ -6,6 +6,7 @@ import itertools
 import json
 import select
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -35,13 +36,16 @@ class Questions:
         self._open: dict[int, Future[Frame]] = {}
         self._over = False
 
-    def send(self, frame: bytes, deadline: Deadline) -> None:
-        """Send one frame. A worker that has gone is no error: its death is seen elsewhere. Raises ``Full``."""
+    def send(self, frame: bytes, deadline: Deadline, fd: int | None = None) -> None:
+        """Send one frame, with a descriptor or without. A worker that has gone is no error: its death is seen elsewhere. Raises
+        ``Full``."""
+        beside = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", fd))]
         with self._sending:
             view = memoryview(frame)
             while view:
                 try:
-                    view = view[self._control.send(view, socket.MSG_DONTWAIT) :]
+                    view = view[self._control.sendmsg([view], beside, socket.MSG_DONTWAIT) :]
+                    beside = []
                 except BlockingIOError:
                     if not _writable(self._control, deadline):
                         raise Full from None

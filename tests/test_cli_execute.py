@@ -379,3 +379,24 @@ def test_the_log_is_as_long_as_asked_for(cli, plugin, isolation):
 
 def test_an_error_is_told_once(cli, plugin, isolation):
     assert cli("execute", "plugin", "do=raises", "text=boom", "--isolation", isolation).stderr.count("boom") == 1
+
+
+def test_bytes_and_arrays_are_base64_and_nested_lists(cli, install_demo):
+    numpy = pytest.importorskip("numpy")
+    assert numpy
+    source = """
+        from dataclasses import dataclass
+        import numpy
+        from hostkit import Blob
+        @dataclass
+        class Request:
+            data: Blob
+        class P:
+            def execute(self, ctx, request: Request) -> dict:
+                numbers = numpy.array([[1.5, float("nan")]])
+                return {"back": request.data, "numbers": numbers, "complex": numpy.array([1j])}
+    """
+    install_demo("p", source)
+    told = cli("execute", "p", '{"data": "/wA="}')
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout) == {"back": "/wA=", "numbers": [[1.5, None]], "complex": [[0.0, 1.0]]}

@@ -149,6 +149,7 @@ WRONG = {
     "concurrency": [0, -1, 1.5, True, "2", 10_000],
     "standby": [-1, 1.5, True, "2", 10_000],
     "max_message_mb": [0, -1, 1025, "64", True, 1.5],
+    "max_buffers_mb": [0, -1, (1 << 20) + 1, "64", True, 1.5],
     "require_enforcement": [0, 1, "yes", None, "true"],
     "env": ["HOME", [1], ["A B"], ["A=B"], [""], None],
     "resources.max_memory_mb": [0, 31, -1, "256", True, math.inf],

@@ -32,7 +32,7 @@ from hostkit._worker._frames import (
     send_all,
 )
 
-KINDS = range(1, 15)
+KINDS = range(1, 16)
 SMALL = 64 * 1024
 
 
@@ -145,7 +145,7 @@ BAD = [
     ({"version": 0}, "protocol version 0, expected 1"),
     ({"version": 2}, "protocol version 2, expected 1"),
     ({"kind": 0}, "unknown kind of frame 0"),
-    ({"kind": 15}, "unknown kind of frame 15"),
+    ({"kind": 16}, "unknown kind of frame 16"),
     ({"kind": 255}, "unknown kind of frame 255"),
     ({"flags": 4}, "reserved bits"),
     ({"flags": 0x8000}, "reserved bits"),

@@ -67,7 +67,7 @@ class Flow:
         while queue and room > 0:
             call = queue.popleft()
             if not call.gone:
-                frames.append(call.asked.frame())
+                frames.append(call.asked.frame(self.channel))
                 self.calls.append(call)
                 room -= 1
         if frames:

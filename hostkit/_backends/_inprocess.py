@@ -22,6 +22,7 @@ from .._log import hear_plugins, tell
 from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
+from .._worker._buffers import check_size
 from .._worker._data import DataError
 from .._worker._failure import describe, is_interrupt, message, type_name
 from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
@@ -40,6 +41,7 @@ class InProcess:
     def __init__(self, opening: Opening) -> None:
         self._name = opening.name
         self._cap = opening.settings.max_message
+        self._most = opening.settings.max_buffers
         self._grace = opening.settings.cancel_grace
         self._asking = Asking(opening.name)
         hear_plugins()
@@ -262,25 +264,26 @@ class InProcess:
         if type(request) is codec.type and codec.type is not None:
             return request
         try:
-            payload = shape.encode(request)
+            payload, buffers = shape.written(request)
             if len(payload) > self._cap:
                 raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
+            check_size(buffers, self._most)
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
-        return decoded(codec.decode, payload)
+        return decoded(codec.decode, payload, buffers)
 
     def _answer(self, context: ExecutionContext, answer: Any, shape: Shape) -> Any:
         try:
             if hasattr(answer, "__await__") and hasattr(answer, "close"):
                 answer.close()
-            payload = encoded(self._loaded.response_codec.encode, answer, cap=self._cap, round_trip=shape.typed)
+            payload, buffers = encoded(self._loaded.response_codec, answer, cap=self._cap, most=self._most, round_trip=shape.typed)
         except BaseException as error:  # foreign serializers
             raise self._raised(context, error) from _cause(error)
-        return self._decode(context, payload, shape)
+        return self._decode(context, payload, buffers, shape)
 
-    def _decode(self, context: ExecutionContext, payload: bytes, shape: Shape) -> Any:
+    def _decode(self, context: ExecutionContext, payload: bytes, buffers: list[Any], shape: Shape) -> Any:
         try:
-            return shape.decode(payload)
+            return shape.decode(payload, buffers)
         except DataError as error:
             raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._contract import ExecutionContext
-from .._errors import Busy, CallCancelled, CallTimeout, HostkitError, MemoryExceeded
+from .._errors import Busy, CallCancelled, CallError, CallTimeout, HostkitError, MemoryExceeded
 from .._questions import spoken
 from .._raised import call_error, invalid_response, show_remote
 from .._shape import Shape
@@ -26,9 +26,12 @@ class Outcome:
         if frame.kind == ERROR:
             raise self.failed(context, said_of(frame.meta))
         try:
-            return shape.decode(frame.payload)
+            return shape.decode(frame.payload, frame.views) if frame.views else shape.decode(frame.payload)
         except DataError as error:
             raise invalid_response(error.rows, plugin=self._name, request_id=context.request_id) from None
+        except FrameError as error:
+            lost: CallError = frame.violated(error).error(plugin=self._name, request_id=context.request_id)
+            raise lost from None
 
     def failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
         if said.get("cancelled") is True and context.cancelled:

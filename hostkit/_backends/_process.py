@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -33,6 +33,7 @@ from .._opening import Opening
 from .._raised import call_error, invalid_request
 from .._shape import Shape
 from .._supervisor import Supervisor
+from .._worker._buffers import check_size
 from .._worker._data import DataError
 from .._worker._frames import END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated
 from ._asked import Asked, hook_call, request_call
@@ -55,6 +56,7 @@ class Process:
     def __init__(self, opening: Opening) -> None:
         self._name = opening.name
         self._cap = opening.settings.max_message
+        self._most = opening.settings.max_buffers
         self._timeout = opening.settings.timeout
         self._concurrency = opening.settings.concurrency or 1
         self._grace = opening.settings.cancel_grace
@@ -151,10 +153,10 @@ class Process:
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         try:
-            payload = self._checked(crossing.encode(arguments))
+            payload, buffers = self._checked(*crossing.written(arguments))
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
-        asked = hook_call(context, payload, HOOK, self._timeout, hook=name, arguments=list(arguments))
+        asked = hook_call(context, payload, HOOK, self._timeout, buffers, hook=name, arguments=list(arguments))
         frame = self._exchange_historic(context, asked) if crossing.historic else self._exchange(context, asked)
         return self._outcome.answer(context, frame, crossing.shape)
 
@@ -242,17 +244,20 @@ class Process:
 
     def _asked(self, context: ExecutionContext, request: object, shape: Shape) -> Asked:
         try:
-            payload = shape.encode(request)
-            if len(payload) > self._cap:
-                self._checked(payload)
+            payload, buffers = shape.written(request)
+            if buffers or len(payload) > self._cap:
+                self._checked(payload, buffers)
         except DataError as error:
             raise invalid_request(error.rows, plugin=self._name, request_id=context.request_id) from None
-        return request_call(context, payload, ROUND_TRIP if shape.typed else 0, self._timeout)
+        beside = buffers if buffers or shape.carries else None
+        return request_call(context, payload, ROUND_TRIP if shape.typed else 0, self._timeout, beside)
 
-    def _checked(self, payload: bytes) -> bytes:
+    def _checked(self, payload: bytes, buffers: Sequence[Any]) -> tuple[bytes, Sequence[Any]]:
         if len(payload) > self._cap:
             raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
-        return payload
+        if buffers:
+            check_size(buffers, self._most)
+        return payload, buffers
 
     def _take(self, context: ExecutionContext, asked: Asked | None, deadline: Deadline) -> Channel:
         idle, use = self.supervisor.idle, None
@@ -388,7 +393,9 @@ class _Use:
         self._asked = asked
 
     def begin(self, channel: Channel) -> None:
-        if not self._asked.cancelled and not self._process._historic.missed_by(channel.link):
+        # Large buffers are copied by their own caller.
+        ready = not self._asked.cancelled and not self._asked.beside
+        if ready and not self._process._historic.missed_by(channel.link):
             self._asked.start(channel)
 
     def leave(self, channel: Channel) -> None:

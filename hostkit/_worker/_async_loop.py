@@ -6,9 +6,9 @@ import asyncio
 import os
 
 from .._errors import CallCancelled
-from ._frames import END, HOOK, ITEM, RESULT, Assembler, FrameError, packed
+from ._frames import END, HOOK, ITEM, RESULT, Assembler, FrameError
 from ._loaded import COROUTINE
-from ._loop import REQUEST_CAP, decoded
+from ._loop import REQUEST_CAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,19 +136,18 @@ async def _run(server: Server, channel: _Channel, frame: Frame, context: Executi
     loaded = server.loaded
     if frame.flags & HOOK:
         # On a thread: a sync hook may block, and an async one is finished on this very loop.
-        return packed(RESULT, frame.call_id, await asyncio.to_thread(server.call_hook, frame))
-    request = decoded(loaded.request_codec.decode, frame.payload)
+        return await asyncio.to_thread(server.call_hook, frame)
     assert loaded.execute is not None
     if loaded.kind == COROUTINE:
-        return packed(RESULT, frame.call_id, server.encode(frame, await loaded.execute(context, request)))
-    stream = loaded.execute(context, request)
+        return server.answered(RESULT, frame, await loaded.execute(context, server.request(frame)))
+    stream = loaded.execute(context, server.request(frame))
     try:
         async for item in stream:
             context.raise_if_cancelled()
-            await _send_whole(channel, packed(ITEM, frame.call_id, server.encode(frame, item)))
+            await _send_whole(channel, server.answered(ITEM, frame, item))
     finally:
         await stream.aclose()
-    return packed(END, frame.call_id)
+    return server.packed(END, frame.call_id, b"", [])
 
 
 async def _send_whole(channel: _Channel, frame: bytes) -> None:

@@ -12,6 +12,7 @@ import sys
 
 from .._contract import Caller
 from . import _failure, _lifeline, _limits, _output
+from ._arena import have
 from ._control import Control
 from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, packed, send_all
 from ._loaded import LoadedPlugin, LoadFailure, construct, resolve
@@ -43,8 +44,10 @@ def main(control_fd: int, sited: list[str]) -> None:
     see_what_the_host_sees(said, sited)
     server = _load(said, boot, control, ballast)
     thread = Control(control, assembler, server)
+    server.arena.ask = thread.ask_memory
     _answer(control, READY, _introduction(said, server.loaded))
     thread.start()
+    have(server.arena)
     server.serve()
     _flush()
 

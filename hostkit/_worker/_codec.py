@@ -7,8 +7,9 @@ standard library.
 from __future__ import annotations
 
 from ._annotations import is_missing
+from ._buffers import current, resolved
 from ._data import too_deep
-from ._json import dump_json, load_json, model_json
+from ._json import dump_json, load_json, model_json, refuse_without_buffers
 from ._models import ModelCodec, is_pydantic
 from ._structure import Structure
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
         # The class whose instances pass by reference in-process; None for plain data, which is always copied.
         type: type | None
+        # Whether its values can hold buffers that go beside the JSON; None where only each value tells.
+        carries: bool | None
 
         def decode(self, payload: bytes) -> Any:  # Any: an instance of the annotation
             """Return what ``payload`` means as this type. Raises ``DataError``."""
@@ -48,12 +51,20 @@ class PlainCodec:
     """Any JSON data, as it is."""
 
     type: type | None = None
+    carries: bool | None = None
 
     def decode(self, payload: bytes) -> Any:
-        return load_json(payload)
+        value = load_json(payload)
+        if current() is None:
+            return value
+        try:
+            return resolved(value)
+        except RecursionError:
+            raise too_deep() from None
 
     def encode(self, value: object, *, round_trip: bool = False) -> bytes:
         if hasattr(type(value), "__pydantic_serializer__"):
+            refuse_without_buffers(value)
             return model_json(value, round_trip=round_trip)
         return dump_json(value, round_trip=round_trip)
 
@@ -64,6 +75,7 @@ class _StructureCodec:
     def __init__(self, annotation: Any, *, tolerant: bool) -> None:
         self._structure = Structure(annotation, tolerant=tolerant)
         self.type = annotation if isinstance(annotation, type) and hasattr(annotation, "__dataclass_fields__") else None
+        self.carries: bool | None = self._structure.carries or None
 
     def decode(self, payload: bytes) -> Any:
         try:

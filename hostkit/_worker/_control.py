@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import threading
 
 from . import _failure
-from ._frames import CANCEL, CLOSE, ERROR, GOODBYE, HEALTH, INFO, PING, PONG, RESULT, FrameError, packed, send_all
+from ._frames import CANCEL, CLOSE, ERROR, GOODBYE, HEALTH, INFO, MEMORY, PING, PONG, RESULT, FrameError, packed, send_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable
     from typing import Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Bytes of a health status or an info: words, not data.
 ANSWER_LIMIT = 1 << 20
+_BESIDE = _socket.CMSG_SPACE(8 * 4)
 
 
 class Control:
@@ -31,6 +32,7 @@ class Control:
         self._server = server
         self._sending = threading.Lock()  # keeps one frame's bytes together
         self._asking: set[str] = set()  # a set's own operations are atomic
+        self._fds: list[int] = []  # that came with frames, in their order
 
     def start(self) -> None:
         """Begin to listen, on a daemon thread."""
@@ -39,16 +41,26 @@ class Control:
     def _listen(self) -> None:
         try:
             while True:
-                frame = self._assembler.receive(self._control.recv)
+                frame = self._assembler.receive(self._receive)
                 if frame is None:
                     return
                 self._take(frame)
         except (OSError, FrameError):
             os._exit(1)  # the host is gone or speaks nonsense: nothing that this worker does can matter
 
+    def _receive(self, size: int) -> bytes:
+        data, beside, _, _ = self._control.recvmsg(size, _BESIDE, _socket.MSG_CMSG_CLOEXEC)
+        for level, kind, fds in beside:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                self._fds += memoryview(fds)[: len(fds) // 4 * 4].cast("i")
+        return data
+
     def _take(self, frame: Frame) -> None:
         if frame.kind == PING:
             self._send(packed(PONG, frame.call_id))
+            self._server.arena.tidy()
+        elif frame.kind == MEMORY:
+            self._hear(frame)
         elif frame.kind == CANCEL:
             self._server.cancel(frame.call_id)
         elif frame.kind == HEALTH:
@@ -57,6 +69,20 @@ class Control:
             self._beside("info", frame, self._server.loaded.info)
         elif frame.kind == CLOSE:
             self._beside("close", frame, self._server.loaded.close)
+
+    def _hear(self, frame: Frame) -> None:
+        said = json.loads(frame.meta)
+        # One that the kernel couldn't pass, because no descriptor is left here, is missing.
+        fd = self._fds.pop(0) if "segment" in said and self._fds else None
+        try:
+            self._server.arena.hear(frame.call_id, said, fd)
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def ask_memory(self, number: int, said: dict[str, Any]) -> None:
+        """Tell the host something about shared memory."""
+        self._send(packed(MEMORY, number, meta=json.dumps(said).encode()))
 
     def _beside(self, what: str, frame: Frame, ask: Callable[[], Any]) -> None:
         """Ask the plugin on another thread; a question that is still unanswered is not asked twice."""

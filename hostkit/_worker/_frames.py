@@ -27,6 +27,7 @@ and the control socket, in any order:
                                         ◄──    PONG | RESULT | ERROR, id
     CANCEL id of a call                 ──►    (no answer: the call's own channel answers)
                                         ◄──    GOODBYE after CLOSE, the last frame
+    MEMORY meta                         ◄─►    MEMORY meta: about shared memory, see _arena.py
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 PROTOCOL = 1
 MAGIC = b"hk"
 HEADER = Struct(">2sBBHHQdIII")
 HEADER_SIZE = HEADER.size
 
-(BOOT, READY, CALL, RESULT, ERROR, ITEM, END, PING, PONG, HEALTH, INFO, CLOSE, GOODBYE, CANCEL) = range(1, 15)
-_KINDS = frozenset(range(1, 15))
+(BOOT, READY, CALL, RESULT, ERROR, ITEM, END, PING, PONG, HEALTH, INFO, CLOSE, GOODBYE, CANCEL, MEMORY) = range(1, 16)
+_KINDS = frozenset(range(1, 16))
 
 # CALL only: the caller wants a typed answer, so computed fields stay out of it.
 ROUND_TRIP = 1
@@ -78,9 +80,12 @@ class Truncated(FrameError):
 
 
 class Frame:
-    """One frame, taken apart. ``meta``, ``payload`` and ``buffers`` are bytes of their own."""
+    """One frame, taken apart. ``meta``, ``payload`` and ``buffers`` are bytes of their own. In the host ``violated`` ends the worker
+    that sent a frame with buffers, where those turn out to be none."""
 
-    __slots__ = ("buffers", "call_id", "flags", "kind", "meta", "payload", "timeout")
+    violated: Callable[[FrameError], Any]
+
+    __slots__ = ("buffers", "call_id", "flags", "kind", "meta", "payload", "timeout", "views", "violated")
 
     def __init__(self, kind: int, call_id: int, flags: int, timeout: float, meta: bytes, payload: bytes, buffers: bytes) -> None:
         self.kind = kind
@@ -90,6 +95,7 @@ class Frame:
         self.meta = meta
         self.payload = payload
         self.buffers = buffers
+        self.views: Sequence[memoryview] = ()  # of the buffers, wherever they are
 
 
 def packed(
@@ -110,13 +116,14 @@ def packed(
 class Assembler:
     """Put frames together from whatever arrives, and refuse a length before a byte of it is read.
 
-    Not thread-safe. ``cap`` is the largest frame in bytes, header included.
+    Not thread-safe. ``cap`` is the largest frame in bytes, header included, and ``buffers`` the most bytes of raw buffers beyond it.
     """
 
-    __slots__ = ("_at", "_cap", "_data", "wants")
+    __slots__ = ("_at", "_cap", "_data", "_most", "wants")
 
-    def __init__(self, cap: int = DEFAULT_CAP) -> None:
+    def __init__(self, cap: int = DEFAULT_CAP, *, buffers: int = 0) -> None:
         self._cap = cap
+        self._most = buffers
         # What has arrived and is in no frame yet: the bytes of _data from _at on.
         self._data: bytes | bytearray = b""
         self._at = 0
@@ -178,7 +185,7 @@ class Assembler:
             raise FrameError(f"a timeout of {timeout!r} seconds")
         body = start + HEADER_SIZE
         end = body + meta + payload + buffers
-        if end - start > self._cap:
+        if end - start > self._cap and (end - start - buffers > self._cap or buffers > self._most):
             raise FrameError(f"a frame of {end - start} bytes is over the limit of {self._cap}")
         if end > start + have:
             self.wants = max(_SMALL, min(_LARGE, end - start - have))
@@ -189,7 +196,7 @@ class Assembler:
         frame = Frame(kind, call_id, flags, timeout, said, bytes(data[body : body + payload]), raw)
         if end == len(data):
             # A large frame has passed: don't keep its bytes for as long as the channel is idle.
-            self._data, self._at = b"", 0
+            self._data, self._at, self.wants = b"", 0, _SMALL
         else:
             self._at = end
         return frame

@@ -75,10 +75,15 @@ class HookImplementation:
             raise under(name, error) from None
         return values
 
-    def encode(self, result: object) -> bytes:
+    @property
+    def carries(self) -> bool | None:
+        """Whether its result can hold buffers."""
+        return self._codecs["return"].carries
+
+    def encode(self, value: object, *, round_trip: bool = False) -> bytes:
         """Return a result as JSON. Raises ``DataError``."""
         # One without a result takes no part, whatever its annotation says.
-        return b"null" if result is None else self._codecs["return"].encode(result, round_trip=True)
+        return b"null" if value is None else self._codecs["return"].encode(value, round_trip=round_trip)
 
     def _wrong_wrapper(self) -> str:
         if self.options["wrapper"] and self.options["hookwrapper"]:

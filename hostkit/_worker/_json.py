@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from . import _buffers
 from ._data import DataError, found, join, too_deep
 from ._failure import class_name, message, type_name
 
@@ -176,7 +177,12 @@ def _lost(value: Any, written: Any, path: str) -> Iterator[str]:
 def _plain(value: Any, *, round_trip: bool = False) -> Any:
     """Say what an object is as JSON data: what pydantic writes for the same types. Raises ``_NoData``."""
     kind = type(value)
+    if _buffers.is_big(value):
+        if _buffers.current() is None:
+            raise _NoData(f"{class_name(kind)} is no JSON data")
+        return _buffers.placeholder(value)
     if hasattr(kind, "__pydantic_serializer__"):
+        refuse_without_buffers(value)
         return json.loads(model_json(value, round_trip=round_trip))
     if hasattr(kind, "__dataclass_fields__"):
         fields = kind.__dataclass_fields__.items()
@@ -186,6 +192,44 @@ def _plain(value: Any, *, round_trip: bool = False) -> Any:
         if write is not None:
             return write(value)
     raise _NoData(f"{class_name(kind)} is no JSON data")
+
+
+def refuse_without_buffers(model: Any) -> None:
+    """Refuse a model that holds buffers where none are collected yet: it would be written as text. Raises ``DataError``."""
+    kind = type(model)
+    carries = _carrying.get(kind)
+    if carries is None:
+        schema = getattr(kind, "__pydantic_core_schema__", None)
+        carries = _carrying[kind] = any(is_carrying(part) for part in walk_schema(schema))
+    if carries and _buffers.current() is None:
+        raise DataError("", "JSON data", found(model))
+
+
+_carrying: dict[type, bool] = {}
+
+
+def is_carrying(part: dict[str, Any]) -> bool:
+    """Whether a part of a core schema is a Blob's or an Array's."""
+    said = part.get("metadata")
+    return isinstance(said, dict) and said.get("hostkit_carries") is True
+
+
+def walk_schema(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield every dictionary in a core schema that can say something of models and their fields."""
+    left: list[Any] = [schema]
+    seen: set[int] = set()
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            yield part
+            # Of a node of the schema; in a table of fields these are fields.
+            skipped = ("default", "metadata") if isinstance(part.get("type"), str) else ()
+            left.extend(value for key, value in part.items() if key not in skipped)
+        elif isinstance(part, (list, tuple)):
+            left.extend(part)
 
 
 class _NoData(TypeError):

@@ -13,6 +13,8 @@ import time
 
 from .._contract import ExecutionContext
 from . import _failure, _limits
+from ._arena import Arena
+from ._buffers import check_size, read, written
 from ._data import DataError
 from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, notes_size, packed, send_all
 from ._loaded import GENERATOR
@@ -21,10 +23,11 @@ from ._output import current
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .._contract import Caller
+    from ._buffers import Writing
     from ._frames import Frame
     from ._loaded import LoadedPlugin
     from ._plugin_loop import PluginLoop
@@ -43,6 +46,7 @@ class Server:
         self._channels: list[tuple[int, int]] = [(calls, answers) for calls, answers in boot["channels"]]
         self._caller = caller
         self._cap: int = boot["cap"]
+        self.arena = Arena(boot["buffers"])
         self._default_timeout: float = boot["timeout"]
         seconds: float | None = boot["limits"].get("cpu_seconds")
         # The kernel counts the process: calls that run side by side have their seconds together.
@@ -139,14 +143,10 @@ class Server:
             if context._cancelled:
                 context.raise_if_cancelled()
             if frame.flags & HOOK:
-                return packed(RESULT, frame.call_id, self.call_hook(frame))
-            loaded = self.loaded
-            try:
-                request = loaded.request_codec.decode(frame.payload)
-            except DataError as error:
-                raise _Phase("request") from error
-            answer = loaded.execute(context, request)  # type: ignore[misc]  # the host sends hooks-only plugins none
-            return packed(RESULT, frame.call_id, self.encode(frame, answer))
+                return self.call_hook(frame)
+            # Neither request nor answer has a name here, so that their buffers go back with this very frame.
+            execute: Any = self.loaded.execute  # the host sends hooks-only plugins none
+            return self.answered(RESULT, frame, execute(context, self.request(frame)))
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
             return self.failed(frame.call_id, error)
         finally:
@@ -167,14 +167,23 @@ class Server:
 
     def _items(self, frame: Frame, context: ExecutionContext) -> Iterator[bytes]:
         assert self.loaded.execute is not None
-        stream = self.loaded.execute(context, decoded(self.loaded.request_codec.decode, frame.payload))
+        stream = self.loaded.execute(context, self.request(frame))
         try:
             for item in stream:
                 context.raise_if_cancelled()
-                yield packed(ITEM, frame.call_id, self.encode(frame, item))
-            yield packed(END, frame.call_id)
+                yield self.answered(ITEM, frame, item)
+            yield self.packed(END, frame.call_id, b"", [])
         finally:
             stream.close()
+
+    def request(self, frame: Frame) -> Any:
+        """Return a call's request. Raises ``_Phase`` for one that is wrong."""
+        decode = self.loaded.request_codec.decode
+        return decoded(decode, frame.payload, self._buffers(frame)) if frame.meta else decoded(decode, frame.payload)
+
+    def _buffers(self, frame: Frame) -> Sequence[memoryview]:
+        said = json.loads(frame.meta)
+        return self.arena.views(said["buffers"], frame.buffers) if "buffers" in said else ()
 
     def begin(self, frame: Frame, number: int, stop: Callable[[], object] | None = None) -> ExecutionContext:
         """Make the context of a call and note it as running on a channel. Raises ``FrameError`` for any other frame."""
@@ -186,7 +195,10 @@ class Server:
             context._timeout = self._default_timeout
             context._ends_at = time.monotonic() + frame.timeout  # what was left when the host sent it
         if frame.meta:
-            _add(context, json.loads(frame.meta))
+            said = json.loads(frame.meta)
+            if "freed" in said:
+                self.arena.writer.released(said["freed"])
+            _add(context, said)
         self._running[call_id] = context, stop
         if self._given_up and call_id in self._given_up:
             del self._given_up[call_id]
@@ -207,34 +219,52 @@ class Server:
         if self._cpu_seconds is not None and not self._running:
             _limits.allow_cpu(None)
 
-    def encode(self, frame: Frame, answer: object) -> bytes:
-        """Return an answer as the bytes that cross. Raises ``_Phase`` for one that is no data."""
+    def answered(self, kind: int, frame: Frame, answer: object) -> bytes:
+        """Return the frame of an answer. Raises ``_Phase`` for one that is no data."""
         codec = self.loaded.response_codec
         # The promised type is looked at first: to ask a model's class for what it hasn't got takes longer than to write it.
         if type(answer) is not codec.type and hasattr(type(answer), "__await__"):
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
-        try:
-            payload = codec.encode(answer, round_trip=frame.flags & ROUND_TRIP != 0)
-            if len(payload) <= self._cap:
-                return payload
-            raise DataError("", f"at most {self._cap} bytes of JSON", f"{len(payload)} bytes")
-        except DataError as error:
-            raise _Phase("response") from error
+        round_trip = frame.flags & ROUND_TRIP != 0
+        payload, buffers = encoded(codec, answer, cap=self._cap, most=self.arena.limit, round_trip=round_trip)
+        if not buffers and not self.arena.reader.arrived:
+            return packed(kind, frame.call_id, payload)
+        del answer
+        return self.packed(kind, frame.call_id, payload, buffers)
+
+    def packed(self, kind: int, call_id: int, payload: bytes, buffers: list[Any]) -> bytes:
+        """Return a frame, with what the host has to know of shared memory."""
+        if not buffers and not self.arena.reader.arrived:
+            return packed(kind, call_id, payload)
+        said: dict[str, Any] = {}
+        inline = b""
+        if buffers:
+            said["buffers"], inline = self.arena.pack(buffers, streaming=kind == ITEM)
+        freed = self.arena.reader.freed()
+        if freed:
+            said["freed"] = freed
+        return packed(kind, call_id, payload, meta=json.dumps(said).encode() if said else b"", buffers=inline)
 
     def call_hook(self, frame: Frame) -> bytes:
-        """Run one hook implementation."""
+        """Run one hook implementation; return the frame of its answer."""
         said = json.loads(frame.meta)
         hook = self.loaded.hooks[said["hook"]]
-        arguments = decoded(lambda payload: hook.decode(said["arguments"], payload), frame.payload)
-        return encoded(hook.encode, self.settle(hook(arguments)), cap=self._cap)
+        arguments = decoded(lambda payload: hook.decode(said["arguments"], payload), frame.payload, self._buffers(frame))
+        payload, buffers = encoded(hook, self.settle(hook(arguments)), cap=self._cap, most=self.arena.limit, round_trip=True)
+        del arguments
+        return self.packed(RESULT, frame.call_id, payload, buffers)
 
     def failed(self, call_id: int, error: BaseException) -> bytes:
         """Return the frame that tells the host of an error."""
         if isinstance(error, MemoryError):
             self._ballast.clear()
-        return packed(ERROR, call_id, meta=json.dumps(failure_of(error)).encode())
+        said = failure_of(error)
+        freed = self.arena.reader.freed()
+        if freed:
+            said["freed"] = freed
+        return packed(ERROR, call_id, meta=json.dumps(said).encode())
 
 
 def _add(context: ExecutionContext, said: dict[str, Any]) -> None:
@@ -271,20 +301,28 @@ def failure_of(error: BaseException) -> dict[str, Any]:
     return {**_failure.describe(error), "phase": "execute"}
 
 
-def decoded(decode: Callable[[bytes], Any], payload: bytes) -> Any:
+def decoded(decode: Callable[[bytes], Any], payload: bytes, buffers: Sequence[Any] = ()) -> Any:
     """Decode a request, telling a wrong one from a plugin that raised."""
     try:
-        return decode(payload)
+        return read(decode, payload, buffers) if buffers else decode(payload)
     except DataError as error:
         raise _Phase("request") from error
 
 
-def encoded(encode: Callable[..., bytes], answer: object, *, cap: int, **options: bool) -> bytes:
-    """Encode a response, telling a wrong one from a plugin that raised."""
+_NONE: list[Any] = []  # never written to
+
+
+def encoded(codec: Writing, answer: object, *, cap: int, most: int, round_trip: bool = False) -> tuple[bytes, list[Any]]:
+    """Encode a response and its buffers, telling a wrong one from a plugin that raised."""
     try:
-        payload = encode(answer, **options)
+        if codec.carries is False:
+            payload, buffers = codec.encode(answer, round_trip=round_trip), _NONE
+        else:
+            payload, buffers = written(codec, answer, round_trip=round_trip)
         if len(payload) > cap:
             raise DataError("", f"at most {cap} bytes of JSON", f"{len(payload)} bytes")
-        return payload
+        if buffers:
+            check_size(buffers, most)
+        return payload, buffers
     except DataError as error:
         raise _Phase("response") from error

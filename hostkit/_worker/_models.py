@@ -6,7 +6,7 @@ import sys
 
 from ._data import MOST_ROWS, DataError, found, join, no_such_field
 from ._failure import clean, message, type_name
-from ._json import check_model_json, check_numbers, dump_json, is_suspect, load_json, model_json
+from ._json import check_model_json, check_numbers, dump_json, is_carrying, is_suspect, load_json, model_json, walk_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def is_pydantic(annotation: Any) -> bool:
     """Whether an annotation is pydantic's, or has a part that is."""
-    if "pydantic" not in sys.modules:
+    if "pydantic" not in sys.modules or hasattr(annotation, "__hostkit_convert__"):
         return False
     if hasattr(annotation, "__pydantic_core_schema__") or hasattr(annotation, "__get_pydantic_core_schema__"):
         return True
@@ -55,7 +55,8 @@ class ModelCodec:
         else:
             adapter = _adapter(annotation)
             self._validator, schema = adapter.validator, adapter.core_schema
-        said = list(_walk_schema(schema))
+        said = list(walk_schema(schema))
+        self.carries: bool | None = any(map(is_carrying, said))
         self._names = list(dict.fromkeys(name for part in said for name in _names(part)))
         self._computes = any(part.get("computed_fields") for part in said)
         lenient = any(part.get("extra_fields_behavior") in ("allow", "ignore") for part in said)
@@ -132,24 +133,6 @@ def _adapter(annotation: Any) -> Any:
         raise TypeError(message(error).partition("\n")[0]) from error
 
 
-def _walk_schema(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every dictionary in a core schema that can say something of models and their fields."""
-    left: list[Any] = [schema]
-    seen: set[int] = set()
-    while left:
-        part = left.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, dict):
-            yield part
-            # Of a node of the schema; in a table of fields these are fields.
-            skipped = ("default", "metadata") if isinstance(part.get("type"), str) else ()
-            left.extend(value for key, value in part.items() if key not in skipped)
-        elif isinstance(part, (list, tuple)):
-            left.extend(part)
-
-
 def _names(part: dict[str, Any]) -> Iterator[str]:
     """Yield the names by which a model's fields are given."""
     fields = part.get("fields")
@@ -207,7 +190,7 @@ def _says_extra(kind: Any) -> bool:
 
 def _from_pydantic(error: Exception, names: list[str]) -> DataError:
     try:
-        told = error.errors(include_url=False, include_context=False)  # type: ignore[attr-defined]
+        told = error.errors(include_url=False)  # type: ignore[attr-defined]
         rows = [_row(row, names) for row in told[:MOST_ROWS]]
     except Exception:  # no ValidationError, but whatever a model's own validators raised
         rows = []
@@ -218,6 +201,8 @@ def _row(row: dict[str, Any], names: list[str]) -> dict[str, str]:
     path = ""
     for part in row["loc"]:
         path = join(path, part)
+    if row["type"] == "hostkit":
+        return {"path": clean(path), "expected": clean(row["ctx"]["expected"]), "found": clean(row["ctx"]["found"])}
     missing = row["type"] == "missing"
     if row["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         expected = no_such_field(str(row["loc"][-1]), names)

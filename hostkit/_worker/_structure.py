@@ -10,6 +10,7 @@ import itertools
 import sys
 
 from ._annotations import form_of, hints_of, home_of, is_missing
+from ._buffers import resolved
 from ._data import MOST_ROWS, DataError, found, listed, no_such_field
 from ._failure import message, type_name
 from ._json import dump_json
@@ -28,11 +29,13 @@ class Structure:
     """Converts JSON data into what an annotation names. Raises ``TypeError`` where the annotation is nothing that data can be,
     and ``NameError`` where a name in it is unknown.
 
-    ``tolerant`` lets unknown fields pass, and drops them. ``has_models`` says whether a part of it is pydantic's.
+    ``tolerant`` lets unknown fields pass, and drops them. ``has_models`` says whether a part of it is pydantic's, and ``carries``
+    whether its values can hold buffers.
     """
 
     def __init__(self, annotation: Any, *, tolerant: bool = False) -> None:
         self.has_models = False
+        self.carries = False
         self._tolerant = tolerant
         # A type that holds itself finds its own converter here, before or after that is built.
         self._built: dict[int, tuple[Any, list[Converter]]] = {}
@@ -46,7 +49,11 @@ class Structure:
         if annotation is None or annotation is type(None):
             return exactly(type(None), "null")
         if is_missing(annotation):
-            return lambda value: value
+            return resolved
+        if hasattr(annotation, "__hostkit_convert__"):
+            self.carries = True
+            converter: Converter = annotation.__hostkit_convert__
+            return converter
         if is_pydantic(annotation):
             return self._model(annotation)
         if type(annotation).__name__ == "TypeAliasType":
@@ -102,6 +109,7 @@ class Structure:
     def _model(self, annotation: Any) -> Converter:
         self.has_models = True
         codec = ModelCodec(annotation, tolerant=self._tolerant)
+        self.carries = self.carries or bool(codec.carries)
         return lambda value: codec.decode(dump_json(value))
 
     def _union(self, choices: tuple[Any, ...]) -> Converter:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
+
+from .._worker._buffers import as_json
 
 # Control characters (C0, DEL, C1), what reorders or breaks lines invisibly, and what can't be encoded.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
@@ -23,7 +26,8 @@ def block(text: object, indent: str = "  ") -> str:
 def json_text(value: object, *, indented: bool, ascii_only: bool) -> str:
     """Return a value as JSON that can be printed: the same value, with more of its characters written as escapes."""
     separators = None if indented else (",", ":")
-    text = json.dumps(value, ensure_ascii=ascii_only, indent=2 if indented else None, separators=separators, allow_nan=False)
+    options: dict[str, Any] = {"ensure_ascii": ascii_only, "indent": 2 if indented else None, "separators": separators}
+    text = json.dumps(value, allow_nan=False, default=as_json, **options)
     # Outside of strings JSON has none of these but the line breaks of an indented text.
     return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
