@@ -144,9 +144,15 @@ class Server:
                 context.raise_if_cancelled()
             if frame.flags & HOOK:
                 return self.call_hook(frame)
-            # Neither request nor answer has a name here, so that their buffers go back with this very frame.
             execute: Any = self.loaded.execute  # the host sends hooks-only plugins none
-            return self.answered(RESULT, frame, execute(context, self.request(frame)))
+            if frame.meta:
+                # Neither request nor answer has a name here, so that their buffers go back with this very frame.
+                return self.answered(RESULT, frame, execute(context, self.request(frame)))
+            try:
+                request = self.loaded.request_codec.decode(frame.payload)
+            except DataError as error:
+                raise _Phase("request") from error
+            return self.answered(RESULT, frame, execute(context, request))
         except BaseException as error:  # the plugin's code ran: whatever it raised is data for the host
             return self.failed(frame.call_id, error)
         finally:
@@ -228,11 +234,17 @@ class Server:
             if close is not None:
                 close()
         round_trip = frame.flags & ROUND_TRIP != 0
-        payload, buffers = encoded(codec, answer, cap=self._cap, most=self.arena.limit, round_trip=round_trip)
-        if not buffers and not self.arena.reader.arrived:
-            return packed(kind, frame.call_id, payload)
-        del answer
-        return self.packed(kind, frame.call_id, payload, buffers)
+        if codec.carries is not False or self.arena.reader.arrived:
+            payload, buffers = encoded(codec, answer, cap=self._cap, most=self.arena.limit, round_trip=round_trip)
+            del answer
+            return self.packed(kind, frame.call_id, payload, buffers)
+        try:
+            payload = codec.encode(answer, round_trip=round_trip)
+            if len(payload) > self._cap:
+                raise too_large(payload, self._cap)
+        except DataError as error:
+            raise _Phase("response") from error
+        return packed(kind, frame.call_id, payload)
 
     def packed(self, kind: int, call_id: int, payload: bytes, buffers: list[Any]) -> bytes:
         """Return a frame, with what the host has to know of shared memory."""
@@ -312,6 +324,11 @@ def decoded(decode: Callable[[bytes], Any], payload: bytes, buffers: Sequence[An
 _NONE: list[Any] = []  # never written to
 
 
+def too_large(payload: bytes, cap: int) -> DataError:
+    """Return the error for JSON above the limit."""
+    return DataError("", f"at most {cap} bytes of JSON", f"{len(payload)} bytes")
+
+
 def encoded(codec: Writing, answer: object, *, cap: int, most: int, round_trip: bool = False) -> tuple[bytes, list[Any]]:
     """Encode a response and its buffers, telling a wrong one from a plugin that raised."""
     try:
@@ -320,7 +337,7 @@ def encoded(codec: Writing, answer: object, *, cap: int, most: int, round_trip: 
         else:
             payload, buffers = written(codec, answer, round_trip=round_trip)
         if len(payload) > cap:
-            raise DataError("", f"at most {cap} bytes of JSON", f"{len(payload)} bytes")
+            raise too_large(payload, cap)
         if buffers:
             check_size(buffers, most)
         return payload, buffers
