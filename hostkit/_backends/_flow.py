@@ -71,8 +71,7 @@ class Flow:
                 self.calls.append(call)
                 room -= 1
         if frames:
-            # Whoever closes the plugin cancels the last call of a channel that is out.
-            self.channel.call_id = self.calls[-1].asked.call_id
+            self.channel.call_id = self.calls[0].asked.call_id
             self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _write(self, data: bytes) -> None:
@@ -89,7 +88,11 @@ class Flow:
     def answered(self) -> WaitingCall:
         """Take the first call out: it has its answer."""
         self._answered += 1
-        return self.calls.popleft()
+        call = self.calls.popleft()
+        if self.calls:
+            # The one that runs now: whoever closes the plugin cancels it, and its CPU seconds are counted.
+            self.channel.call_id = self.calls[0].asked.call_id
+        return call
 
     def seconds_a_call(self) -> float | None:
         """Return what a call has taken since this was asked last; None where none was answered."""
