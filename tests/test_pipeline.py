@@ -235,3 +235,32 @@ def test_closing_under_many_tasks_ends_each_of_them_once(numbered):
     assert len(begun) == len(set(begun))
     rejected = {number for number, outcome in enumerate(found, 1) if type(outcome).__name__ == "PluginClosed"}
     assert not rejected & set(begun)
+
+
+def test_a_stream_cancelled_while_its_workers_death_is_looked_into_leaves_no_descriptors(install, host):
+    install(
+        "dies", "import os, time\nclass P:\n    def execute(self, ctx, request):\n        yield os.getpid()\n        os._exit(3)\n"
+    )
+    host.load("dies", isolation="process")
+
+    async def main():
+        loop, free = asyncio.get_running_loop(), threading.Event()
+        busy = [loop.run_in_executor(None, free.wait) for _ in range(64)]  # nobody is free to look into it
+        first = loop.create_future()
+
+        async def read():
+            async for pid in host.astream("dies", None):
+                first.set_result(pid)
+
+        reading = loop.create_task(read())
+        pid = await first
+        until = time.monotonic() + 20
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        free.set()
+        await asyncio.gather(*busy)
+
+    asyncio.run(main())

@@ -329,8 +329,9 @@ class Process:
     async def _abroken(self, channel: Channel, context: ExecutionContext, asked: Asked, error: BaseException) -> BaseException:
         if isinstance(error, (Ended, FrameError)):
             with suppress(RuntimeError):  # no thread to be had: the interpreter ends, and the host is closed
-                # It may wait for the death to be seen.
-                return await asyncio.to_thread(self._broken, channel, context, asked, error)
+                # It may wait for the death to be seen; and it is done to its end where the task is cancelled meanwhile.
+                loop = asyncio.get_running_loop()
+                return await asyncio.shield(loop.run_in_executor(None, self._broken, channel, context, asked, error))
         return self._broken(channel, context, asked, error)
 
     def _ask(self, what: str, kind: int, deadline: Deadline) -> bytes:
