@@ -175,6 +175,7 @@ REQUESTS = [
     ("tuples in a set", 18, b'[[1,"a"],[2,"b"]]'),
     ("one of many", 20, b"true"),
     ("half characters", 24, b'{"a":"\\ud83d\\ude00","\\ud83d":1}'),
+    ("half a character as key", 24, b'{"\\ud800a":"\\udde00","\\ud83d":1}'),
     ("constants", 24, b'{"a":NaN,"b":-Infinity}'),
     ("long numbers", 24, b'{"a":' + b"1" * 4400 + b',"b":1e400}'),
     ("deep", 24, b'{"a":' * 2000 + b"1" + b"}" * 2000),

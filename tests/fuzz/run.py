@@ -2,7 +2,8 @@
 
 A target is a module with a function ``check(data)`` that raises for whatever must not happen. Here every input must also be done with
 in a second of CPU time, and must not make the process grow by more than ``GROWTH``. libFuzzer ends a process at the first finding
-and leaves the input behind as ``crash-*``; it belongs in ``tests/corpus/TARGET`` once its fault is mended.
+and leaves the input behind as ``TARGET-crash-*``; it belongs in ``tests/corpus/TARGET`` once its fault is mended. ``--replay`` only
+runs that corpus, and needs no atheris.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -28,11 +30,13 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"of {', '.join(TARGETS)}; all if none")
     parser.add_argument("--minutes", type=float, default=1.0, help="for each target")
     parser.add_argument("--found", type=Path, default=Path("fuzzed"), help="where inputs that reach something new are kept")
+    parser.add_argument("--replay", action="store_true", help="run what is in the corpus and nothing else")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_this_process:
         fuzz(options.targets[0], options.minutes, options.found)
-    failed = [target for target in options.targets or TARGETS if not _ran(target, options)]
+    run = _replayed if options.replay else _ran
+    failed = [target for target in options.targets or TARGETS if not run(target, options)]
     print(f"failed: {', '.join(failed)}" if failed else "no findings")
     return 1 if failed else 0
 
@@ -41,6 +45,19 @@ def _ran(target: str, options: argparse.Namespace) -> bool:
     # libFuzzer ends its process, so each target has one of its own.
     command = [sys.executable, __file__, "--in-this-process", "--minutes", str(options.minutes), "--found", str(options.found), target]
     return subprocess.run(command, check=False).returncode == 0
+
+
+def _replayed(target: str, options: argparse.Namespace) -> bool:
+    del options
+    check, right = Bounded(load(target).check), True
+    for path in sorted(path for path in (CORPUS / target).rglob("*") if path.is_file()):
+        try:
+            check(path.read_bytes())
+        except Exception:
+            traceback.print_exc()
+            print(f"{target}: {path}")
+            right = False
+    return right
 
 
 def fuzz(target: str, minutes: float, found: Path) -> None:
