@@ -18,13 +18,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostkit import CallError, CallTimeout, InvalidResponse, PluginFailed, PluginLoadError, ProtocolError, WorkerExited, WorkerLost, _link
+from hostkit import (
+    CallError,
+    CallTimeout,
+    InvalidResponse,
+    PluginFailed,
+    PluginLoadError,
+    ProtocolError,
+    WorkerExited,
+    WorkerLost,
+    _link,
+)
 from hostkit._backends._process import Process
+from hostkit._channel import Channel, Late
 from hostkit._contract import Caller, ExecutionContext
 from hostkit._deadline import Deadline
 from hostkit._monitor import Monitor
 from hostkit._opening import Opening, Settings
 from hostkit._shape import UNTYPED
+from hostkit._wires import Ends
 from hostkit._worker._frames import (
     CLOSE,
     END,
@@ -197,12 +209,16 @@ class Worker:
             said = {**json.loads(frame.meta), "protocol": PROTOCOL, "python": "3.11", "kind": "sync"}
             names = ("cookie", "protocol", "plugin", "python", "kind")
             return packed(READY, meta=json.dumps({name: said[name] for name in names}).encode())
-        return {
-            PING: packed(PONG),
-            HEALTH: packed(RESULT, frame.call_id, b'{"status":"healthy"}'),
-            INFO: packed(RESULT, frame.call_id, b"{}"),
-            CLOSE: packed(RESULT, frame.call_id) + packed(GOODBYE),
-        }.get(frame.kind) or self.cancelled.put(frame.call_id) or b""
+        return (
+            {
+                PING: packed(PONG),
+                HEALTH: packed(RESULT, frame.call_id, b'{"status":"healthy"}'),
+                INFO: packed(RESULT, frame.call_id, b"{}"),
+                CLOSE: packed(RESULT, frame.call_id) + packed(GOODBYE),
+            }.get(frame.kind)
+            or self.cancelled.put(frame.call_id)
+            or b""
+        )
 
 
 def honest(worker):
@@ -374,7 +390,9 @@ def test_an_answer_with_a_changed_byte_in_its_header_is_the_answer_or_a_typed_en
 
     with backend(play) as opened:
         found = outcome(call, opened)
-        assert found in (ProtocolError, WorkerExited, PluginFailed, InvalidResponse) or str(found) == "7" * 200
+        assert found in (ProtocolError, WorkerExited, PluginFailed, InvalidResponse) or set(str(found)) == {
+            "7"
+        }  # fewer of them, where it is a length
 
 
 @both
@@ -414,6 +432,41 @@ def test_a_stream_that_never_pauses_ends_at_its_deadline(call):
         assert time.monotonic() - began < LONG / 2
 
 
+def takes_his_time(items, end):
+    found = [next(items)]
+    while time.monotonic() < end:
+        pass
+    return found + list(items)
+
+
+def test_items_that_lie_there_at_the_deadline_are_too_late():
+    def play(worker):
+        own = worker.call().call_id
+        worker.say(packed(ITEM, own, b"1") * 50, packed(END, own))
+
+    with backend(play) as opened:
+        items = opened.stream(ExecutionContext(timeout=0.3), 1, UNTYPED)
+        assert outcome(takes_his_time, items, time.monotonic() + 0.4) is CallTimeout
+        assert call_until_answered(by_thread, opened) == "next"
+
+
+def test_an_answer_of_which_there_is_always_a_little_more_is_late_all_the_same(tmp_path):
+    # A file is always readable, as the pipe of a worker that writes faster than this reads.
+    file, over = tmp_path / "answer", os.pipe()
+    with file.open("wb") as written:
+        written.write(HEADER.pack(MAGIC, PROTOCOL, RESULT, 0, 0, 7, 0.0, 0, 50 << 20, 0))
+        written.truncate(HEADER.size + (50 << 20))
+    answers = os.open(file, os.O_RDONLY)
+    channel = Channel(None, 0, Ends(os.dup(over[1]), -1, answers, over[0]), 64 << 20)
+    try:
+        with pytest.raises(Late):
+            channel.receive(7, Deadline.after(0.0))
+        assert os.lseek(answers, 0, os.SEEK_CUR) < 2 << 20
+    finally:
+        channel.close()
+        os.close(over[1])
+
+
 @both
 def test_an_answer_before_its_call_is_no_answer(call):
     told = threading.Event()
@@ -445,7 +498,11 @@ def test_what_comes_after_the_deadline_is_never_that_of_the_next_call(call, late
     def play(worker):
         own = worker.call().call_id
         worker.cancelled.get(timeout=LONG)
-        said = {"the answer": packed(RESULT, own, b'"late"'), "another answer": packed(RESULT, own + 1, b'"late"'), "garbage": b"x" * 40}
+        said = {
+            "the answer": packed(RESULT, own, b'"late"'),
+            "another answer": packed(RESULT, own + 1, b'"late"'),
+            "garbage": b"x" * 40,
+        }
         worker.say(said[late])
 
     with backend(play, cancel_grace=LONG) as opened:
@@ -480,7 +537,9 @@ def test_answers_out_of_order_are_taken_for_nothing():
 
 @settings(max_examples=15)
 @given(
-    st.lists(st.sampled_from(["answer", "answer", "answer", "answer", "error", "twice", "skip", "garbage", "exit", "item"]), max_size=25),
+    st.lists(
+        st.sampled_from(["answer", "answer", "answer", "answer", "error", "twice", "skip", "garbage", "exit", "item"]), max_size=25
+    ),
     st.integers(2, 60),
 )
 def test_many_tasks_get_each_its_own_answer_or_a_typed_end_whatever_is_between(steps, count):
@@ -488,13 +547,18 @@ def test_many_tasks_get_each_its_own_answer_or_a_typed_end_whatever_is_between(s
         for step in steps:
             frame = worker.call()
             right = packed(RESULT, frame.call_id, frame.payload)
-            if step == "skip":
+            if step == "skip" and worker.waiting():  # else the next one is not sent before this one is answered
                 frame = worker.call()
                 worker.say(packed(RESULT, frame.call_id, frame.payload))
             elif step == "exit":
                 worker.exit()
             else:
-                said = {"twice": right * 2, "error": packed(ERROR, frame.call_id), "garbage": b"\0" * 40, "item": packed(ITEM, frame.call_id)}
+                said = {
+                    "twice": right * 2,
+                    "error": packed(ERROR, frame.call_id),
+                    "garbage": b"\0" * 40,
+                    "item": packed(ITEM, frame.call_id),
+                }
                 worker.say(said.get(step, right))
 
     async def main(opened):
@@ -553,7 +617,11 @@ def peak_of(step):
 
 
 @pytest.mark.parametrize("kind", [HEALTH, INFO], ids=["health", "info"])
-@pytest.mark.parametrize("said", [packed(ITEM, 1), packed(PONG, 1), packed(READY, 1), packed(RESULT, 2), b"\0" * 40], ids=["item", "pong", "ready", "another", "noise"])
+@pytest.mark.parametrize(
+    "said",
+    [packed(ITEM, 1), packed(PONG, 1), packed(READY, 1), packed(RESULT, 2), b"\0" * 40],
+    ids=["item", "pong", "ready", "another", "noise"],
+)
 def test_a_question_that_is_answered_with_something_else_ends_at_once(kind, said):
     with backend(on_control=lambda worker, frame: said if frame.kind == kind else None) as opened:
         began = time.monotonic()
@@ -593,7 +661,9 @@ NO_INFO = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "said"), [(HEALTH, said) for said in NO_HEALTH] + [(INFO, said) for said in NO_INFO], ids=lambda said: str(said)[:40])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(HEALTH, said) for said in NO_HEALTH] + [(INFO, said) for said in NO_INFO], ids=lambda said: str(said)[:40]
+)
 def test_an_account_that_is_none_is_an_invalid_response_of_a_few_words(kind, said):
     def answer(worker, frame):
         return packed(RESULT, frame.call_id, said) if frame.kind == kind else None

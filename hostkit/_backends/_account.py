@@ -53,4 +53,5 @@ def health_said(payload: bytes) -> HealthStatus:
 
 def info_said(payload: bytes) -> Mapping[str, Any]:
     """Return the fields of the info that a worker tells. Raises ``DataError`` for anything else."""
-    return vars(_info.decode(payload))
+    fields: dict[str, Any] = vars(_info.decode(payload))
+    return fields

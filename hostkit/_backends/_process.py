@@ -131,6 +131,8 @@ class Process:
         channel, frame = self._begin(context, asked, deadline)
         try:
             while frame.kind == ITEM:
+                if deadline.passed:
+                    raise Late
                 yield self._outcome.answer(context, frame, shape)
                 frame = channel.receive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
@@ -145,6 +147,8 @@ class Process:
         channel, frame = await self._abegin(context, asked, deadline)
         try:
             while frame.kind == ITEM:
+                if deadline.passed:
+                    raise Late
                 yield self._outcome.answer(context, frame, shape)
                 frame = await channel.areceive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough

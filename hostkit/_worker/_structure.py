@@ -125,34 +125,40 @@ class Structure:
         converters = [self._for(choice) for choice in some]
         or_null = len(some) < len(choices)
         words = " or ".join([getattr(choice, "__name__", str(choice)) for choice in some] + ["null"] * or_null)
-        chosen = self._chosen = self._chosen or _Chosen()
+        first_fit = self._first_fit(converters, words)
 
         def convert(value: Any) -> Any:
             # A whole number stays one where there is a choice.
             if (value is None and or_null) or (type(value) is int and int in some):
                 return value
-            if len(converters) == 1:
-                return converters[0](value)
-            if type(value) not in (dict, list):
-                return choose(value)
-            # Each choice further out would look at this part again, and the same for each level below: twice as often a level.
-            at = (id(value), id(converters))
-            if at not in chosen.now:
-                try:
-                    chosen.now[at] = (choose(value),)
-                except DataError:
-                    chosen.now[at] = ()
-            if not chosen.now[at]:
-                raise DataError("", words, found(value))
-            return chosen.now[at][0]
+            return converters[0](value) if len(converters) == 1 else first_fit(value)
 
-        def choose(value: Any) -> Any:
+        return convert
+
+    def _first_fit(self, converters: list[Converter], words: str) -> Converter:
+        chosen = self._chosen = self._chosen or _Chosen()
+
+        def first_fit(value: Any) -> Any:
             for attempt in converters:
                 try:
                     return attempt(value)
                 except DataError:
                     continue
             raise DataError("", words, found(value))
+
+        def convert(value: Any) -> Any:
+            if type(value) not in (dict, list):
+                return first_fit(value)
+            # Each choice further out would look at this part again, and the same for each level below: twice as often a level.
+            at = (id(value), id(converters))
+            if at not in chosen.now:
+                try:
+                    chosen.now[at] = (first_fit(value),)
+                except DataError:
+                    chosen.now[at] = ()
+            if not chosen.now[at]:
+                raise DataError("", words, found(value))
+            return chosen.now[at][0]
 
         return convert
 

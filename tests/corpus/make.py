@@ -18,7 +18,18 @@ CAP = 64 << 20
 
 
 def frame(
-    kind=RESULT, call_id=7, payload=b"", *, meta=b"", buffers=b"", flags=0, timeout=0.0, magic=b"hk", version=1, reserved=0, sizes=None
+    kind=RESULT,
+    call_id=7,
+    payload=b"",
+    *,
+    meta=b"",
+    buffers=b"",
+    flags=0,
+    timeout=0.0,
+    magic=b"hk",
+    version=1,
+    reserved=0,
+    sizes=None,
 ):
     sizes = sizes or (len(meta), len(payload), len(buffers))
     return HEADER.pack(magic, version, kind, flags, reserved, call_id, timeout, *sizes) + meta + payload + buffers
@@ -69,7 +80,12 @@ BAD = [
     ("as large as allowed and not there", frame(sizes=(0, CAP - 36, 0)), 0, "truncated"),
     ("HTTP", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0, "not a frame"),
     ("a traceback", b"Traceback (most recent call last):\n  File 'x', line 1", 0, "not a frame"),
-    ("a pickle", b"\x80\x04\x95\x1e\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.", 0, "not a frame"),
+    (
+        "a pickle",
+        b"\x80\x04\x95\x1e\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
+        0,
+        "not a frame",
+    ),
     ("zeros", bytes(64), 0, "not a frame"),
     ("ones", b"\xff" * 64, 0, "not a frame"),
     ("JSON", b'{"jsonrpc": "2.0", "result": 5.0, "id": 7}', 0, "not a frame"),
@@ -141,13 +157,18 @@ ANSWERS = [
     ("info with metadata of a list", 4, ABOUT.replace('{"a":1}', "[1]").encode()),
     ("log", 5, RECORD.encode()),
     ("log of wrong types", 5, b'{"level":1e400,"text":[[]]}\n{"level":"x","text":""}\n[]\n3\n{"text":{}}\n'),
-    ("log that forges and paints", 5, b'{"level":20,"text":"a\\n2026-01-01 CRITICAL b\\r\\u001b[31m\\u202e\\ud800","logger":"\\u0000"}\n'),
+    (
+        "log that forges and paints",
+        5,
+        b'{"level":20,"text":"a\\n2026-01-01 CRITICAL b\\r\\u001b[31m\\u202e\\ud800","logger":"\\u0000"}\n',
+    ),
     ("output", 6, b"first\r\n\x1b[31mred\n\xff\xfe no text\nhalf a line"),
     ("result", 7, b'{"x":1,"y":0.5,"names":["a"],"next":{"x":2}}'),
     ("result in a box", 7, b'{"label":"a","size":1,"inside":{"b":{"label":"c","size":2,"inside":{}}}}'),
     ("result that is deep", 7, b"[" * 3000 + b"]" * 3000),
     ("result without end", 7, b'[1e999,-1e999,{"a":' + b"9" * 400 + b"}]"),
     ("result of a half character", 7, b'{"label":"\\ud800","size":NaN}'),
+    ("result with half a character as key", 7, b'{"label":"a","size":1,"inside":{"b\\ud8de":{"\\ud800":{}}}}'),
     ("channel", 8, frame(ITEM, 7, b"1") + frame(RESULT, 7, b"2")),
     ("channel of another", 8, frame(RESULT, 8, b"2")),
     ("channel cut off", 8, ONE + ONE[:30]),

@@ -28,7 +28,7 @@ from hostkit._raised import load_error
 from hostkit._shape import UNTYPED, Shape
 from hostkit._wires import Ends
 from hostkit._worker._data import DataError
-from hostkit._worker._frames import ERROR, HEALTH, READY, RESULT, Frame, FrameError, packed
+from hostkit._worker._frames import ERROR, HEALTH, READY, RESULT, Frame, FrameError
 from hostkit._worker._json import dump_json
 
 # Nothing that a worker says makes an error longer than its own traceback and message may be, twice each.
@@ -250,9 +250,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 # Numbers that are JSON and that no float holds: they arrive as infinity, in data without types.
 OVERFLOWN = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
 LINK: Any = None  # a channel only carries it about
-GREETING = Greeting(
-    Opening("fuzzed", "module:Plugin", {}, Settings(), CALLER, Monitor()), Target("module:Plugin", b"")
-)
+GREETING = Greeting(Opening("fuzzed", "module:Plugin", {}, Settings(), CALLER, Monitor()), Target("module:Plugin", b""))
 GREETING._cookie = COOKIE
 TOLD: list[dict[str, Any]] = []
 logger.remove()

@@ -6,7 +6,7 @@ again.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -51,7 +51,7 @@ class Everything:
     pair: tuple[int, str] | None = None
     movie: Movie | None = None
     choice: Literal["a", 1, None] = None
-    at: datetime.datetime | datetime.date | None = None
+    at: dt.datetime | dt.date | None = None
     who: uuid.UUID | None = None
     price: decimal.Decimal | None = None
     place: pathlib.Path | None = None

@@ -27,7 +27,9 @@ SLOW = 1.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"of {', '.join(TARGETS)}; all if none")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET", help=f"of {', '.join(TARGETS)}; all if none"
+    )
     parser.add_argument("--minutes", type=float, default=1.0, help="for each target")
     parser.add_argument("--found", type=Path, default=Path("fuzzed"), help="where inputs that reach something new are kept")
     parser.add_argument("--replay", action="store_true", help="run what is in the corpus and nothing else")
@@ -43,7 +45,16 @@ def main() -> int:
 
 def _ran(target: str, options: argparse.Namespace) -> bool:
     # libFuzzer ends its process, so each target has one of its own.
-    command = [sys.executable, __file__, "--in-this-process", "--minutes", str(options.minutes), "--found", str(options.found), target]
+    command = [
+        sys.executable,
+        __file__,
+        "--in-this-process",
+        "--minutes",
+        str(options.minutes),
+        "--found",
+        str(options.found),
+        target,
+    ]
     return subprocess.run(command, check=False).returncode == 0
 
 
@@ -68,7 +79,13 @@ def fuzz(target: str, minutes: float, found: Path) -> None:
     mine = found / target
     mine.mkdir(parents=True, exist_ok=True)
     seeds = [str(path) for path in (CORPUS / target, *(CORPUS / target).glob("*/")) if path.is_dir()]
-    flags = [f"-max_total_time={int(60 * minutes)}", f"-max_len={LONGEST}", "-rss_limit_mb=2048", "-timeout=20", "-print_final_stats=1"]
+    flags = [
+        f"-max_total_time={int(60 * minutes)}",
+        f"-max_len={LONGEST}",
+        "-rss_limit_mb=2048",
+        "-timeout=20",
+        "-print_final_stats=1",
+    ]
     flags.append(f"-dict={HERE / 'words.dict'}")
     atheris.Setup([target, *flags, f"-artifact_prefix={found}/{target}-", str(mine), *seeds], Bounded(check))
     atheris.Fuzz()
