@@ -22,6 +22,7 @@ from hostkit import (
     CallError,
     CallTimeout,
     InvalidResponse,
+    MemoryExceeded,
     PluginFailed,
     PluginLoadError,
     ProtocolError,
@@ -29,6 +30,7 @@ from hostkit import (
     WorkerLost,
     _link,
 )
+from hostkit._backends._outcome import Outcome
 from hostkit._backends._process import Process
 from hostkit._channel import Channel, Late
 from hostkit._contract import Caller, ExecutionContext
@@ -230,7 +232,7 @@ def backend(*plays, on_control=lambda worker, frame: None, **options):
     """Open a plugin whose first workers do these things, one after the other, and whose later ones are honest."""
     left, made = list(plays), []
 
-    def start(name, *, control, fds, streams, environment, template):
+    def start(name, *, control, fds, **more):
         made.append(Worker(left.pop(0) if left else honest, on_control, control, fds))
         return made[-1]
 
@@ -749,12 +751,7 @@ def test_a_load_failure_full_of_nonsense_is_still_one_typed_error():
 
 
 def test_a_memory_error_in_foreign_words_is_still_text():
-    said = json.dumps({"memory": True, "message": "\ud800" + "x" * 1_000_000}).encode()
-
-    def play(worker):
-        worker.say(packed(ERROR, worker.call().call_id, meta=said))
-
-    with backend(play, limits={"memory_bytes": 1 << 30}) as opened:
-        with pytest.raises(CallError) as caught:
-            by_thread(opened)
-        assert len(str(caught.value).encode()) < 100_000
+    said = {"memory": True, "message": "\ud800" + "x" * 1_000_000}
+    error = Outcome("fake", limited=True).failed(ExecutionContext(), said)
+    assert isinstance(error, MemoryExceeded)
+    assert len(str(error).encode()) < 100_000

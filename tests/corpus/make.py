@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HEADER = struct.Struct(">2sBBHHQdIII")
-BOOT, READY, CALL, RESULT, ERROR, ITEM, END, PING, PONG, HEALTH, INFO, CLOSE, GOODBYE, CANCEL = range(1, 15)
+BOOT, READY, CALL, RESULT, ERROR, ITEM, END, PING, PONG, HEALTH, INFO, CLOSE, GOODBYE, CANCEL, MEMORY = range(1, 16)
 CAP = 64 << 20
 
 
@@ -59,11 +59,12 @@ GOOD = [
     ("a handshake", frame(READY, 0, meta=b'{"cookie":"c","protocol":1}'), 1),
     ("heartbeats", frame(PING, 0) * 3 + frame(PONG, 0) * 3, 6),
     ("questions", frame(HEALTH, 1) + frame(INFO, 2) + frame(CLOSE, 3) + frame(CANCEL, 99), 4),
+    ("a word about memory", frame(MEMORY, 0, meta=b'{"freed":[1]}'), 1),
     ("a goodbye", frame(RESULT, 3, b"null") + frame(GOODBYE, 0), 2),
     ("a payload that looks like a frame", frame(RESULT, 7, ONE), 1),
     ("text of many bytes", frame(RESULT, 7, '"größer, 大きい, 😀"'.encode()), 1),
     ("more than one read", frame(RESULT, 7, b'"' + b"x" * 5000 + b'"') + ONE, 2),
-    ("every kind", b"".join(frame(kind, kind) for kind in range(1, 15)), 14),
+    ("every kind", b"".join(frame(kind, kind) for kind in range(1, 16)), 15),
     # The assembler judges the frame, and whoever reads the payload judges that.
     ("a payload that is no JSON", frame(RESULT, 7, b"\x80\x04\x95 a pickle"), 1),
 ]
@@ -99,7 +100,7 @@ BAD = [
     ("version 2", frame(version=2), 0, "version 2"),
     ("version 255", frame(version=255), 0, "version 255"),
     ("kind 0", frame(0), 0, "kind of frame 0"),
-    ("kind 15", frame(15), 0, "kind of frame 15"),
+    ("kind 16", frame(16), 0, "kind of frame 16"),
     ("kind 255", frame(255), 0, "kind of frame 255"),
     ("flag 4", frame(CALL, flags=4), 0, "reserved bits"),
     ("all flags", frame(CALL, flags=0xFFFF), 0, "reserved bits"),
@@ -170,6 +171,11 @@ ANSWERS = [
     ("result of a half character", 7, b'{"label":"\\ud800","size":NaN}'),
     ("result with half a character as key", 7, b'{"label":"a","size":1,"inside":{"b\\ud8de":{"\\ud800":{}}}}'),
     ("channel", 8, frame(ITEM, 7, b"1") + frame(RESULT, 7, b"2")),
+    ("channel with buffers", 8, frame(RESULT, 7, b"1", meta=b'{"buffers":[[0,0,4]]}', buffers=b"1234")),
+    ("channel with buffers elsewhere", 8, frame(RESULT, 7, b"1", meta=b'{"buffers":[[3,0,4]],"freed":[9]}')),
+    ("memory", 10, b'{"freed":[1],"dropped":[2],"need":4096}'),
+    ("memory without sense", 10, b'{"freed":{"a":[]},"dropped":null,"need":1e400,"buffers":[[[]]]}'),
+    ("memory beyond any", 10, b'{"need":18446744073709551616,"buffers":[[0,-1,9223372036854775807]]}'),
     ("channel of another", 8, frame(RESULT, 8, b"2")),
     ("channel cut off", 8, ONE + ONE[:30]),
     ("control", 9, frame(RESULT, 1, STATUS.encode())),

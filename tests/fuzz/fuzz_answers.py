@@ -7,11 +7,13 @@ import re
 import socket
 from collections import deque
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from loguru import logger
 from pydantic import BaseModel, Field
 
+from hostkit._arena import Arena
 from hostkit._backends._account import health_said, info_said
 from hostkit._backends._outcome import Outcome, said_of
 from hostkit._channel import Channel, Ended, Late
@@ -217,6 +219,20 @@ def controls(stream: bytes) -> None:
         assert asked.result().kind in (RESULT, ERROR)
 
 
+def memory(meta: bytes) -> None:
+    """What it says of the memory that it shares: nothing is given beyond the limit, whatever is asked for."""
+    arena = Arena(4096, lambda frame, fd: None)
+    for _ in range(3):
+        try:
+            said = spoken(meta)
+            arena.hear(1, said)
+            for view in arena.take(said, meta):
+                assert len(view) <= 4096 + len(meta)
+        except FrameError as error:
+            is_text(str(error))
+    assert arena.total <= 1 << 20
+
+
 def is_typed(error: Exception) -> None:
     assert isinstance(error, HostkitError), repr(error)
     is_text(str(error))
@@ -245,11 +261,12 @@ WORDS = [
     results,
     channels,
     controls,
+    memory,
 ]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 # Numbers that are JSON and that no float holds: they arrive as infinity, in data without types.
 OVERFLOWN = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
-LINK: Any = None  # a channel only carries it about
+LINK: Any = SimpleNamespace(arena=Arena(4096, lambda frame, fd: None), violation=None)  # what a channel asks of it
 GREETING = Greeting(Opening("fuzzed", "module:Plugin", {}, Settings(), CALLER, Monitor()), Target("module:Plugin", b""))
 GREETING._cookie = COOKIE
 TOLD: list[dict[str, Any]] = []

@@ -76,7 +76,7 @@ def expect(stream: bytes, cap: int) -> tuple[list[tuple], str]:
         right = (
             stream[0:2] == b"hk"
             and stream[2] == 1
-            and 1 <= kind <= 14
+            and 1 <= kind <= 15
             and flags in (0, 1, 2, 3)
             and number(6, 8) == 0
             and (kind == 3 or (flags == 0 and timeout == 0))
