@@ -45,6 +45,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads the other side's words, guided by coverage; arguments go to ``tests/fuzz/run.py``: ``-- --minutes 10 frames``."""
+    session.install(".", "atheris>=3.0")
+    session.run("python", "tests/fuzz/run.py", *session.posargs)
+
+
+@nox.session
 def template(session: nox.Session) -> None:
     """Run what every worker must do over workers that are forked from the template."""
     session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"), *SAMPLES)

@@ -154,8 +154,9 @@ class Channel:
         assembler = self._assembler
         frame = assembler.pop() if assembler.partial else None
         while frame is None:
-            if not self._poll.poll(_milliseconds(deadline)):
-                raise Late
+            wait = _milliseconds(deadline)
+            if not self._poll.poll(wait) or (wait == 0.0 and assembler.partial):
+                raise Late  # also where there is always a little more of an answer
             try:
                 data = os.read(self._answers, assembler.wants)
             except BlockingIOError:  # it was the end of everything that woke the reader

@@ -11,6 +11,7 @@ from ._link import CLOSED, Link
 from ._log import tell
 from ._monitor import Monitor
 from ._questions import spoken
+from ._raised import text_of
 from ._strays import end_marked
 from ._worker._frames import CLOSE, Frame, FrameError
 
@@ -69,4 +70,4 @@ def _complaint(answer: Future[Frame], deadline: Deadline) -> str:
         return "its worker died in close()"
     except FrameError as error:
         return f"close() was answered with {error}"
-    return f"close() raised {said.get('type')}: {said.get('message')}" if said else ""
+    return f"close() raised {text_of(said.get('type'))}: {text_of(said.get('message'))}" if said else ""

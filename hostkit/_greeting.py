@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
-from typing import Any
+import unicodedata
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ._importable import Target, host_path
 from ._opening import Opening
 from ._raised import load_error
 from ._wires import Wires
-from ._worker._data import DataError
+from ._worker._data import DataError, found
 from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, packed
 from ._worker._json import dump_json
+
+
+def _is_name(word: str) -> str:
+    # Python reads names normalised, so that two of them may be one; and there is one word that it doesn't take and no list has.
+    if not word.isidentifier() or keyword.iskeyword(word) or word == "__debug__" or unicodedata.normalize("NFKC", word) != word:
+        raise ValueError("no name of an argument")
+    return word
+
+
+_Name = Annotated[str, AfterValidator(_is_name)]
 
 
 class _Hook(BaseModel):
@@ -22,10 +34,17 @@ class _Hook(BaseModel):
     name: str
     function: str
     options: dict[str, bool]
-    arguments: tuple[str, ...]
-    optional: tuple[str, ...]
+    arguments: tuple[_Name, ...]
+    optional: tuple[_Name, ...]
     untyped: tuple[str, ...]
     trouble: str
+
+    @model_validator(mode="after")
+    def _each_argument_once(self) -> Self:
+        names = [*self.arguments, *self.optional]
+        if len(set(names)) < len(names):
+            raise ValueError("two arguments of one name")
+        return self
 
 
 class Introduction(BaseModel):
@@ -73,12 +92,16 @@ class Greeting:
             introduction = Introduction.model_validate_json(frame.meta)
         except ValidationError as error:
             row = error.errors(include_url=False)[0]
-            raise FrameError(f"the handshake is wrong: {'.'.join(map(str, row['loc']))}: {row['msg']}") from None
+            raise FrameError(f"the handshake is wrong: {_short('.'.join(map(str, row['loc'])))}: {_short(row['msg'])}") from None
         expected = {"cookie": self._cookie, "protocol": PROTOCOL, "plugin": self._plugin}
         for name, value in expected.items():
             if getattr(introduction, name) != value:
-                raise FrameError(f"the handshake's {name} is {getattr(introduction, name)!r}, expected {value!r}")
+                raise FrameError(f"the handshake's {name} is {found(getattr(introduction, name))}, expected {value!r}")
         return introduction
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _plain(opening: Opening) -> Any:

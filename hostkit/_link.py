@@ -301,7 +301,7 @@ class Link:
             self._introduce(frame)
         elif frame.kind == ERROR and starts:
             self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
-        elif frame.kind == GOODBYE and self._asked_to_close:
+        elif frame.kind == GOODBYE and self._asked_to_close and not self._said_goodbye:
             self._said_goodbye = True
         elif frame.kind == MEMORY and not starts:
             self.arena.hear(frame.call_id, spoken(frame.meta))

@@ -82,9 +82,11 @@ class Questions:
 
     def take(self, frame: Frame) -> None:
         """Hand an answer to whoever asked. Raises ``FrameError`` for one that nobody asked for."""
+        if frame.kind not in (RESULT, ERROR):
+            raise FrameError(f"a frame of kind {frame.kind} as an answer to a question")
         with self._lock:
             asked = self._open.pop(frame.call_id, None)
-        if asked is None or frame.kind not in (RESULT, ERROR):
+        if asked is None:
             raise FrameError(f"an answer to question {frame.call_id}, which is not open")
         if asked.set_running_or_notify_cancel():
             asked.set_result(frame)

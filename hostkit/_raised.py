@@ -23,12 +23,12 @@ _ROW = ("path", "expected", "found")
 
 def call_error(said: Mapping[str, Any], *, plugin: str, request_id: str) -> CallError:
     """Return the error for ``failure_of`` data. The data may come from a worker: every field is taken as text or dropped."""
-    phase = _text(said.get("phase"))
+    phase = text_of(said.get("phase"))
     where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase if phase in _PHASES else "execute"}
     if isinstance(said.get("rows"), list):
-        rows = [{key: _text(row.get(key)) for key in _ROW} for row in said["rows"][:MOST_ROWS] if isinstance(row, dict)]
+        rows = [{key: text_of(row.get(key)) for key in _ROW} for row in said["rows"][:MOST_ROWS] if isinstance(row, dict)]
         return _data_error(rows, where)
-    kind, message = _text(said.get("type")), _text(said.get("message"))
+    kind, message = text_of(said.get("type")), text_of(said.get("message"))
     if said.get("cancelled") is True:
         return CallCancelled(f"plugin {plugin!r} stopped because its call was given up: {message}", **where)
     doing = "" if where["phase"] == "execute" else f" in {phase}"
@@ -36,7 +36,7 @@ def call_error(said: Mapping[str, Any], *, plugin: str, request_id: str) -> Call
         f"plugin {plugin!r} raised {kind}{doing}: {message}" if kind else f"plugin {plugin!r}: {message}",
         remote_type=kind,
         remote_message=message,
-        remote_traceback=_text(said.get("traceback"), 2 * TRACEBACK_LIMIT),
+        remote_traceback=text_of(said.get("traceback"), 2 * TRACEBACK_LIMIT),
         retryable=said.get("retryable") is True,
         **where,
     )
@@ -65,11 +65,11 @@ def invalid_response(rows: list[dict[str, str]], *, plugin: str, request_id: str
 def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError:
     """Return the error for a plugin that can't be loaded, from ``LoadFailure`` data."""
     return PluginLoadError(
-        f"plugin {plugin!r} can't be loaded: {_text(said.get('text'))}",
+        f"plugin {plugin!r} can't be loaded: {text_of(said.get('text'))}",
         plugin=plugin,
-        kind=_text(said.get("kind")),
-        remote_type=_text(said.get("type")),
-        remote_traceback=_text(said.get("traceback"), 2 * TRACEBACK_LIMIT),
+        kind=text_of(said.get("kind")),
+        remote_type=text_of(said.get("type")),
+        remote_traceback=text_of(said.get("traceback"), 2 * TRACEBACK_LIMIT),
     )
 
 
@@ -86,6 +86,6 @@ def show_remote(error: CallError | PluginLoadError) -> None:
         error.add_note(f"\n--- in the plugin ---\n{trace.rstrip()}")
 
 
-def _text(value: object, limit: int = 2 * MESSAGE_LIMIT) -> str:
+def text_of(value: object, limit: int = 2 * MESSAGE_LIMIT) -> str:
     """Return a text that any log can hold; a worker's own words are shorter than the limit, so only a hostile one's are cut."""
     return clean(value[:limit]) if isinstance(value, str) else ""

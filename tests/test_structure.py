@@ -598,3 +598,34 @@ def test_a_dataclass_may_carry_pydantics_configuration():
         a: int
 
     assert outcome(RootModel[Configured], {"a": 1, "b": 2}).root == Configured(1)
+
+
+@dataclasses.dataclass
+class Left:
+    child: Left | Right | None = None
+    left: int = 0
+
+
+@dataclasses.dataclass
+class Right:
+    child: Left | Right | None = None
+    right: int = 0
+
+
+@pytest.mark.parametrize("levels", [1, 2, 60])
+def test_a_choice_within_a_choice_takes_no_longer_with_each_level(levels):
+    # Each level tries both classes; looked at anew for each, sixty levels would take longer than there are seconds.
+    right = {"right": 1}
+    for level in range(levels):
+        right = {"child": right, "left" if level % 2 else "right": level}
+    found = Structure(Left | Right).convert(right)
+    for level in reversed(range(levels)):
+        assert (type(found), found.left if level % 2 else found.right) == (Left if level % 2 else Right, level)
+        found = found.child
+    assert found == Right(None, 1)
+
+    wrong: object = 3
+    for _ in range(levels):
+        wrong = {"child": wrong}
+    with pytest.raises(DataError):
+        Structure(Left | Right).convert(wrong)

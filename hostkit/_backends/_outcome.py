@@ -8,7 +8,7 @@ from typing import Any
 from .._contract import ExecutionContext
 from .._errors import Busy, CallCancelled, CallError, CallTimeout, HostkitError, MemoryExceeded
 from .._questions import spoken
-from .._raised import call_error, invalid_response, show_remote
+from .._raised import call_error, invalid_response, show_remote, text_of
 from .._shape import Shape
 from .._worker._data import DataError
 from .._worker._frames import ERROR, Frame, FrameError
@@ -38,7 +38,7 @@ class Outcome:
             return self.cancelled(context) if context._cancelled else self.late(context)
         if said.get("memory") is True and self._limited:
             return MemoryExceeded(
-                f"plugin {self._name!r} reached its memory limit (max_memory_mb): {said.get('message') or 'MemoryError'}",
+                f"plugin {self._name!r} reached its memory limit (max_memory_mb): {text_of(said.get('message')) or 'MemoryError'}",
                 plugin=self._name,
                 request_id=context.request_id,
                 evidence="MemoryError",

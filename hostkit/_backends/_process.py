@@ -7,13 +7,12 @@ answer ◄─ JSON ◄─ the same channel, read by the caller itself
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._channel import Channel, Ended, Late
 from .._contract import ExecutionContext, HealthStatus, Status
@@ -36,6 +35,7 @@ from .._supervisor import Supervisor
 from .._worker._buffers import check_size
 from .._worker._data import DataError
 from .._worker._frames import END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated
+from ._account import health_said, info_said
 from ._asked import Asked, hook_call, request_call
 from ._base import OfferedHook
 from ._historic import Historic, TurnPassed
@@ -44,6 +44,8 @@ from ._pipeline import Pipeline
 
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
+
+_T = TypeVar("_T")
 
 # A worker that died before it began a call costs the call nothing: another one gets it. Not for ever, because the request may be what
 # kills them. Each says whether it is the last try.
@@ -129,6 +131,8 @@ class Process:
         channel, frame = self._begin(context, asked, deadline)
         try:
             while frame.kind == ITEM:
+                if deadline.passed:
+                    raise Late
                 yield self._outcome.answer(context, frame, shape)
                 frame = channel.receive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
@@ -143,6 +147,8 @@ class Process:
         channel, frame = await self._abegin(context, asked, deadline)
         try:
             while frame.kind == ITEM:
+                if deadline.passed:
+                    raise Late
                 yield self._outcome.answer(context, frame, shape)
                 frame = await channel.areceive(asked.call_id, deadline)
         except BaseException as error:  # GeneratorExit too: the caller had enough
@@ -226,14 +232,18 @@ class Process:
     def health(self, deadline: Deadline) -> HealthStatus:
         if self.supervisor.failed:
             return HealthStatus(Status.OFFLINE, self.supervisor.failed)
-        try:
-            said = json.loads(self._ask("health", HEALTH, deadline))
-            return HealthStatus(**{**said, "status": Status(said["status"])})
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InvalidResponse(f"plugin {self._name!r}: health: {error}", plugin=self._name, phase="health") from None
+        return self._account("health", HEALTH, health_said, deadline)
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
-        return said_of(self._ask("info", INFO, deadline))
+        return self._account("info", INFO, info_said, deadline)
+
+    def _account(self, what: str, kind: int, read: Callable[[bytes], _T], deadline: Deadline) -> _T:
+        payload = self._ask(what, kind, deadline)
+        try:
+            return read(payload)
+        except DataError as error:
+            text = f"plugin {self._name!r}: its worker's answer to {what} is none: {error}"
+            raise InvalidResponse(text, errors=error.rows, plugin=self._name, phase=what) from None
 
     def close(self, deadline: Deadline) -> None:
         for pipeline in list(self._pipelines.values()):

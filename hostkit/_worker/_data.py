@@ -84,4 +84,6 @@ def listed(names: Iterable[str]) -> str:
 def join(path: str, part: object) -> str:
     """Return the path of a part of what is at ``path``; either may be empty."""
     joined = ".".join(filter(None, (path, str(part))))
+    if not joined.isascii():
+        joined = clean(joined)  # a key may have half a character
     return joined if len(joined) <= _PATH_LIMIT else f"{joined[: _PATH_LIMIT // 2]}…{joined[-_PATH_LIMIT // 2 :]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 
 from ._annotations import form_of, hints_of, home_of, is_missing
 from ._buffers import resolved
@@ -37,13 +38,20 @@ class Structure:
         self.has_models = False
         self.carries = False
         self._tolerant = tolerant
+        self._chosen: _Chosen | None = None
         # A type that holds itself finds its own converter here, before or after that is built.
         self._built: dict[int, tuple[Any, list[Converter]]] = {}
         self._convert = self._for(annotation)
 
     def convert(self, value: Any) -> Any:
         """Return the data as the annotation's type. Raises ``DataError``."""
-        return self._convert(value)
+        if self._chosen is None:
+            return self._convert(value)
+        before, self._chosen.now = self._chosen.now, {}
+        try:
+            return self._convert(value)
+        finally:
+            self._chosen.now = before
 
     def _for(self, annotation: Any) -> Converter:
         if annotation is None or annotation is type(None):
@@ -117,19 +125,40 @@ class Structure:
         converters = [self._for(choice) for choice in some]
         or_null = len(some) < len(choices)
         words = " or ".join([getattr(choice, "__name__", str(choice)) for choice in some] + ["null"] * or_null)
+        first_fit = self._first_fit(converters, words)
 
         def convert(value: Any) -> Any:
             # A whole number stays one where there is a choice.
             if (value is None and or_null) or (type(value) is int and int in some):
                 return value
-            if len(converters) == 1:
-                return converters[0](value)
+            return converters[0](value) if len(converters) == 1 else first_fit(value)
+
+        return convert
+
+    def _first_fit(self, converters: list[Converter], words: str) -> Converter:
+        chosen = self._chosen = self._chosen or _Chosen()
+
+        def first_fit(value: Any) -> Any:
             for attempt in converters:
                 try:
                     return attempt(value)
                 except DataError:
                     continue
             raise DataError("", words, found(value))
+
+        def convert(value: Any) -> Any:
+            if type(value) not in (dict, list):
+                return first_fit(value)
+            # Each choice further out would look at this part again, and the same for each level below: twice as often a level.
+            at = (id(value), id(converters))
+            if at not in chosen.now:
+                try:
+                    chosen.now[at] = (first_fit(value),)
+                except DataError:
+                    chosen.now[at] = ()
+            if not chosen.now[at]:
+                raise DataError("", words, found(value))
+            return chosen.now[at][0]
 
         return convert
 
@@ -261,6 +290,13 @@ def _made(kind: Any, fields: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # a __post_init__ is foreign code, and refuses values by raising
         raise DataError("", f"what {kind.__qualname__} takes", f"{type_name(error)}: {message(error)}") from None
+
+
+class _Chosen(threading.local):
+    """What a thread's unions made of the parts of the data that it has in hand; nothing where none of their choices fits."""
+
+    def __init__(self) -> None:
+        self.now: dict[tuple[int, int], tuple[Any, ...]] = {}
 
 
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
