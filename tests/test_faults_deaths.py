@@ -105,6 +105,16 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_call(faulty_worker):
         assert bad.call("fine") == "fine"
 
 
+def test_a_large_request_that_a_dying_worker_had_read_in_part_goes_whole_to_the_next_one(faulty_worker):
+    bad = faulty_worker()
+    pid = bad.pid
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+    assert bad.call("answer", what=f"7  # {'x' * 1_000_000}", timeout=20) == 7
+    assert bad.call("fine") == "fine"
+    assert bad.pid != pid
+
+
 def test_a_stopped_worker_misses_its_heartbeats_and_is_replaced(faulty_worker):
     bad = faulty_worker(heartbeat={"interval": 0.1, "misses": 2})
     started = time.monotonic()

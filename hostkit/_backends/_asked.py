@@ -55,8 +55,7 @@ class Asked:
         frame = self.frame(channel)
         channel.call_id = self.call_id
         sent = channel.write(frame)
-        if sent < len(frame):
-            self.left = memoryview(frame)[sent:]
+        self.left = memoryview(frame)[sent:] if sent < len(frame) else b""
 
     def frame(self, channel: Channel) -> bytes:
         """Return the frame that tells of the time that is left now."""

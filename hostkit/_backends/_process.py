@@ -107,9 +107,14 @@ class Process:
         if pipeline is None:
             made = Pipeline(_Owner(self), ahead=self._concurrency == 1, grace=self._grace)
             pipeline = self._pipelines.setdefault(loop, made)
-            for other in [other for other in self._pipelines if other.is_closed()]:
-                self._pipelines.pop(other, None)
+            self._forget_closed_loops()
         return pipeline
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in self._pipelines if loop.is_closed()]:
+            left = self._pipelines.pop(loop, None)
+            if left is not None:
+                left.reclaim()
 
     async def _abegin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         for last in _TRIES:
