@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from hostkit import Host, PluginHandle
 
 from . import _models, _peers, _plugin
+from ._cpu import Meter, both
 from ._models import CalculatorRequest, CalculatorResponse
 from ._report import Section, ratios
 from ._timing import Peer, interleave
@@ -82,9 +83,14 @@ def _section(
                 continue
             calls[name] = _bound(call, request)
         _check(calls, request, work)
-        found = interleave([Peer(name, timeit.Timer(call).timeit) for name, call in calls.items()], rounds=rounds, turn=turn)
-    section.measured(found)
+        meter = Meter()
+        peers = [Peer(name, timeit.Timer(call).timeit) for name, call in calls.items()]
+        found = interleave(peers, rounds=rounds, turn=turn, meter=meter)
+    section.measured(found, beside=meter.found)
     _promise(section, what, found)
+    spent = {name: both(meter.found[name]) for name in (section.base, _PIPE, _POOL)}
+    section.promise(f"isolated {what} ÷ multiprocessing.Pipe, CPU", ratios(spent[section.base], spent[_PIPE]), most=0.7)
+    section.promise(f"ProcessPoolExecutor ÷ isolated {what}, CPU", ratios(spent[_POOL], spent[section.base]), least=8.0)
     return section
 
 

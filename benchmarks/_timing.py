@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._cpu import Meter
 
 # Calls before each turn that aren't counted: the turn before has filled the caches with somebody else's data.
 _WARM_UP = 3
@@ -21,7 +25,7 @@ class Peer:
     number: int | None = None
 
 
-def interleave(peers: Sequence[Peer], *, rounds: int, turn: float) -> dict[str, list[float]]:
+def interleave(peers: Sequence[Peer], *, rounds: int, turn: float, meter: Meter | None = None) -> dict[str, list[float]]:
     """Return name → seconds for each repetition, one figure a round. A turn takes about ``turn`` seconds."""
     numbers = {peer.name: peer.number or _fitting(peer, turn) for peer in peers}
     found: dict[str, list[float]] = {peer.name: [] for peer in peers}
@@ -31,7 +35,11 @@ def interleave(peers: Sequence[Peer], *, rounds: int, turn: float) -> dict[str, 
         for peer in (*peers[first:], *peers[:first]):
             if peer.number is None:
                 peer.run(_WARM_UP)
+            if meter is not None:
+                meter.begin()
             found[peer.name].append(peer.run(numbers[peer.name]) / numbers[peer.name])
+            if meter is not None:
+                meter.end(peer.name, numbers[peer.name])
     return found
 
 
