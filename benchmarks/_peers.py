@@ -11,16 +11,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import multiprocessing
+import queue
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 Work = Callable[[Any], Any]
 Opening = Callable[[Work], AbstractContextManager[Work]]
+ManyOpening = Callable[[Work, int], AbstractContextManager[Work]]
 
 # How long a child may take to end by itself.
 _PATIENCE = 5.0
@@ -78,6 +80,24 @@ def _pipe(context: Any, work: Work) -> Iterator[Work]:  # Any: multiprocess has 
     child.close()
 
 
+@contextmanager
+def multiprocessing_pipes(work: Work, workers: int = 1) -> Iterator[Work]:
+    """A ``multiprocessing.Pipe`` for each worker, which callers take turns with."""
+    idle: queue.SimpleQueue[Work] = queue.SimpleQueue()
+
+    def call(request: object) -> object:
+        pipe = idle.get()
+        try:
+            return pipe(request)
+        finally:
+            idle.put(pipe)
+
+    with ExitStack() as stack:
+        for _ in range(workers):
+            idle.put(stack.enter_context(multiprocessing_pipe(work)))
+        yield call
+
+
 def _serve_pipe(connection: Any, module: str) -> None:
     work = importlib.import_module(module).calculate
     try:
@@ -100,11 +120,11 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
 
 @contextmanager
-def multiprocess_pool(work: Work) -> Iterator[Work]:
+def multiprocess_pool(work: Work, workers: int = 1) -> Iterator[Work]:
     """``multiprocess.Pool.apply``."""
     import multiprocess
 
-    pool = multiprocess.get_context("spawn").Pool(1)
+    pool = multiprocess.get_context("spawn").Pool(workers)
     try:
         yield lambda request: pool.apply(work, (request,))
     finally:
@@ -113,11 +133,11 @@ def multiprocess_pool(work: Work) -> Iterator[Work]:
 
 
 @contextmanager
-def pebble_pool(work: Work) -> Iterator[Work]:
+def pebble_pool(work: Work, workers: int = 1) -> Iterator[Work]:
     """``pebble.ProcessPool``."""
     from pebble import ProcessPool
 
-    with ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn")) as pool:
         yield lambda request: pool.schedule(work, args=(request,)).result()
 
 
@@ -229,4 +249,12 @@ POOLS: dict[str, Opening] = {
     "loky executor": loky_executor,
     "rpyc (tuples by value)": rpyc_service,
     "execnet channel": execnet_gateway,
+}
+
+# For callers on many threads, with as many workers as are asked for.
+MANY: dict[str, ManyOpening] = {
+    "ProcessPoolExecutor": executor,
+    "pebble ProcessPool": pebble_pool,
+    "multiprocess.Pool.apply": multiprocess_pool,
+    "multiprocessing.Pipe": multiprocessing_pipes,
 }

@@ -143,7 +143,8 @@ def _table(section: Section) -> list[str]:
     cells: list[tuple[str, ...]] = [("", "median", "min", "max", f"÷ {section.base}" if base is not None else "", *beside)]
     for row in section.rows:
         if not row.samples:
-            cells.append((row.name, row.note))
+            here = (row.name, row.note)
+            cells.append((*here, "", "", "", *(_cell(row.beside.get(name, "")) for name in beside)) if row.beside else here)
             continue
         against = "" if base is None or base.unit != row.unit else f"{row.median / base.median:.2f}"
         cells.append((row.name, *_spread(row.samples, row.unit), against, *(_cell(row.beside.get(name, "")) for name in beside)))
