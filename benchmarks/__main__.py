@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._report import Section
 
 # Several processes take part in these: they run on one CPU, and on all.
-_BOTH_WAYS = ("transports", "roundtrip", "throughput", "tasks")
+_BOTH_WAYS = ("transports", "roundtrip", "steps", "throughput", "tasks")
 _SECTIONS = ("inprocess", *_BOTH_WAYS, "faults", "start", "discovery", "imports", "bigdata")
 
 

@@ -49,7 +49,7 @@ class Callers:
                 thread.start()
             together.wait()
             started = time.perf_counter()
-            self.threads = max(self.threads, _threads() - self.number)
+            self.threads = max(self.threads, threads_here() - self.number)
             for thread in threads:
                 thread.join()
             return (time.perf_counter() - started) * number / (share * self.number)
@@ -71,7 +71,7 @@ class Callers:
             started = time.perf_counter()
             await asyncio.gather(*(caller(share, latencies) for latencies in self._latencies))
             seconds = time.perf_counter() - started
-            self.threads = max(self.threads, _threads())
+            self.threads = max(self.threads, threads_here())
             return seconds * number / (share * self.number)
 
         return lambda number: asyncio.run(all_callers(number))
@@ -85,10 +85,10 @@ class Callers:
 
 def measured(title: str, base: str, turns: dict[str, tuple[Callers, Callable[[int], float]]], rounds: int, turn: float) -> Section:
     """Measure calls a second, with CPU and percentiles beside them."""
-    section, meter, idle = Section(title, base=base), _Noting(turns), _threads()
+    section, meter = Section(title, base=base), _Noting(turns)
     found = interleave([Peer(name, run) for name, (_, run) in turns.items()], rounds=rounds, turn=turn, meter=meter)
     for name, (callers, _) in turns.items():
-        beside = {**meter.found[name], "p50": callers.p50, "p99": callers.p99, "threads": f"{callers.threads - idle:+}"}
+        beside = {**meter.found[name], "p50": callers.p50, "p99": callers.p99}
         section.rows.append(Row(name, [1.0 / each for each in found[name]], "calls/s", beside=beside))
     return section
 
@@ -126,6 +126,6 @@ def in_words(workers: int) -> str:
     return "1 worker" if workers == 1 else f"{workers} workers"
 
 
-def _threads() -> int:
+def threads_here() -> int:
     """Return how many threads this process has, those of libraries too."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())

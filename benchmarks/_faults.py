@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -250,12 +251,20 @@ def _process_pool(workers: int) -> Iterator[Call]:
 def _loky(workers: int) -> Iterator[Call]:
     from loky import get_reusable_executor
 
+    pools = [get_reusable_executor(max_workers=workers, timeout=None)]
+
     def call(request: dict[str, Any]) -> object:
-        # As its documentation says: asked for again, a broken executor is a new one.
-        return get_reusable_executor(max_workers=workers, timeout=None).submit(_victim.work, request).result()
+        pool = pools[0]
+        try:
+            return pool.submit(_victim.work, request).result()
+        except BrokenExecutor:
+            # As its documentation says: asked for again, a broken executor is a new one.
+            if pools[0] is pool:
+                pools[0] = get_reusable_executor(max_workers=workers, timeout=None)
+            raise
 
     yield call
-    get_reusable_executor(max_workers=workers).shutdown(wait=True, kill_workers=True)
+    pools[0].shutdown(wait=True, kill_workers=True)
 
 
 @contextmanager

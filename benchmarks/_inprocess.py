@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import timeit
 from typing import Any
 
@@ -18,6 +19,7 @@ _hookspec = pluggy.HookspecMarker("benchmarks")
 _hookimpl = pluggy.HookimplMarker("benchmarks")
 
 _PLUGGY, _HANDLE = "pluggy hook, one implementation", "hostkit handle.execute, typed"
+_PLAIN = "handle.execute"
 
 
 def measure(*, rounds: int, turn: float) -> list[Section]:
@@ -25,7 +27,44 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     return [
         _section("In-process dispatch, a plugin that does nothing", _models.Idler, rounds, turn, promised="that does nothing"),
         _section("In-process dispatch, the calculator", _models.Calculator, rounds, turn, promised="calculator"),
+        _policies(rounds, turn),
     ]
+
+
+def _policies(rounds: int, turn: float) -> Section:
+    """What each policy adds to a call of the plugin that does nothing."""
+    section = Section("In-process, what a call asks for", base=_PLAIN)
+    often = {"per_second": 1e9, "burst": 1_000_000_000}
+    with Host("benchmarks", config={"plugins": {"rated": {"rate": often}}}) as host:
+        for name in ("plugin", "rated"):
+            host.register(_models.Idler, name=name, isolation="none")
+        record = host.plugin("plugin", CalculatorRequest, CalculatorResponse)._record
+        host.load("plugin")
+        lane = record.lane
+        assert lane is not None
+        names: dict[str, Any] = {
+            **{name: host.plugin(name, CalculatorRequest, CalculatorResponse).execute for name in ("plugin", "rated")},
+            "request": _models.REQUEST,
+            "inf": math.inf,
+            "headers": {"trace": "1"},
+            "context": record.context,
+            "one": record.context(None, None, None, None, None),
+            "gate": lane.gate,
+        }
+        statements = {
+            _PLAIN: "plugin(request)",
+            "    of which the context and its deadline": "context(None, None, None, None, None)",
+            "    of which the gate": "gate.enter(one); gate.leave(one)",
+            "timeout=inf": "plugin(request, timeout=inf)",
+            "timeout=": "plugin(request, timeout=5.0)",
+            "request_id=": "plugin(request, request_id='abc')",
+            "headers=": "plugin(request, headers=headers)",
+            "max_retries=": "plugin(request, max_retries=2)",
+            "a rate in the configuration": "rated(request)",
+        }
+        peers = [Peer(name, timeit.Timer(statement, globals=names).timeit) for name, statement in statements.items()]
+        section.measured(interleave(peers, rounds=rounds, turn=turn))
+    return section
 
 
 class _Spec:

@@ -16,13 +16,14 @@ import hostkit
 from hostkit import Host
 
 from . import _models, _peers, _plugin
-from ._report import Row, Section
+from ._report import Row, Section, ratios
 from ._site import PLAIN, PYDANTIC, site
 from ._timing import Peer, interleave
 
 _OURS, _OURS_COMPILING = "hostkit, without pydantic", "hostkit, without pydantic, no bytecode cached"
 _OURS_PYDANTIC = "hostkit, with pydantic"
 _FORKED, _FORKED_PYDANTIC = "hostkit, from the template, without pydantic", "hostkit, from the template, with pydantic"
+_MANY = 100
 _FLOOR = "bare interpreter (python -I -S -c pass)"
 
 
@@ -56,7 +57,37 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     idle.rows += [Row(name, samples, "MB") for name, samples in memory.items()]
     idle.promise("idle worker's memory, without pydantic", memory[_OURS], "MB", most=10.0)
     idle.promise("idle worker's memory, from the template, with pydantic", memory[_FORKED_PYDANTIC], "MB", most=6.0)
-    return [start, idle]
+    return [start, idle, _hundred(max(3, rounds // 7))]
+
+
+def _hundred(rounds: int) -> Section:
+    """Measure how long it takes until a hundred plugins are loaded, each in a worker of its own."""
+    section = Section(f"{_MANY} plugins, until all are loaded", base="one by one, fresh")
+    plugins = {f"plain{number:03}": PLAIN for number in range(_MANY)}
+    with site(plugins), _with_bytecode():
+        ways = {
+            section.base: lambda _: _loaded(plugins, "fresh", at_once=False),
+            "load_all, fresh": lambda _: _loaded(plugins, "fresh", at_once=True),
+            "one by one, from the template": lambda _: _loaded(plugins, "template", at_once=False),
+            "load_all, from the template": lambda _: _loaded(plugins, "template", at_once=True),
+        }
+        found = interleave([Peer(name, run, number=1) for name, run in ways.items()], rounds=rounds, turn=0.0)
+    section.measured(found)
+    at_once = ratios(found["load_all, fresh"], found[section.base])
+    section.promise(f"{_MANY} plugins by load_all ÷ one by one", at_once, most=0.75)
+    return section
+
+
+def _loaded(plugins: dict[str, str], start: str, *, at_once: bool) -> float:
+    with Host(config={"defaults": {"start": start}}) as host:
+        host.specs  # noqa: B018 - the look at what is installed has a section of its own
+        started = time.perf_counter()
+        if at_once:
+            host.load_all(*plugins, isolation="process")
+        else:
+            for name in plugins:
+                host.load(name, isolation="process")
+        return time.perf_counter() - started
 
 
 class _with_bytecode:  # noqa: N801 - reads as a phrase where it is used

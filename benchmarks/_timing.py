@@ -45,6 +45,7 @@ def interleave(peers: Sequence[Peer], *, rounds: int, turn: float, meter: Meter 
 
 def _fitting(peer: Peer, turn: float) -> int:
     """Return how often it can be done in one turn."""
+    peer.run(_WARM_UP)  # its process may only be starting
     number = 1
     while True:
         seconds = peer.run(number)
