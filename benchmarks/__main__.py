@@ -72,7 +72,7 @@ def _ways(arguments: argparse.Namespace) -> list[tuple[str, set[int]]]:
 
 def _measured_on(cpus: set[int], way: str, name: str, kept: Path, *, quick: bool) -> list[Section]:
     command = [sys.executable, "-m", "benchmarks", name, "--keep", str(kept), *(["--quick"] if quick else [])]
-    subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus))  # noqa: PLW1509 - no thread runs yet
+    subprocess.run(command, check=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus))
     sections: list[Section] = pickle.loads(kept.read_bytes())
     for section in sections:
         section.way = way

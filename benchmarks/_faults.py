@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-
 from typing import Any
 
 from . import _victim
@@ -46,7 +45,9 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
         for name, found in seen.items():
             if not (found and found[-1].get("hangs")):
                 found.append(_watched(name))
-    section = Section("SIGKILL to the worker that runs a call: until its caller knows; the calls that had no part in it; the next call")
+    section = Section(
+        "SIGKILL to the worker that runs a call: until its caller knows; the calls that had no part in it; the next call"
+    )
     section.rows += [_row(name, found) for name, found in seen.items()]
     for name, next_in in ((_OURS, 0.060), (_STANDBY, 0.005)):
         found = seen[name]
@@ -67,7 +68,7 @@ def _row(name: str, found: list[dict[str, Any]]) -> Row:
         "its error": last["error"],
         "call on the other worker": last["neighbour"],
         f"{_QUEUED} queued": last["queued"],
-        "next call": answers if answers else last["next"],
+        "next call": answers or last["next"],
     }
     return Row(name, after, "s", note="hangs", beside=beside)
 
@@ -174,7 +175,7 @@ class _Caller:
     def _run(self, call: Call, request: dict[str, Any]) -> None:
         try:
             assert call(request) == {"number": request["number"]}
-        except BaseException as error:  # noqa: BLE001 - pools raise what they like
+        except BaseException as error:
             self.at, self.outcome = time.perf_counter(), type(error).__name__
         else:
             self.at, self.outcome, self.answered = time.perf_counter(), "answered", True

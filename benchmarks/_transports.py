@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import timeit
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -64,8 +64,12 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     with ExitStack() as stack:
         calls = {name: stack.enter_context(opening()) for name, opening in _TRANSPORTS.items()}
         meter = _Switches()
-        found = interleave([Peer(name, timeit.Timer(call).timeit) for name, call in calls.items()], rounds=rounds, turn=turn, meter=meter)
-    beside = {name: {**meter.found[name], "switches": f"{median(meter.switches[name]):.2f}"} for name in found}
+        found = interleave(
+            [Peer(name, timeit.Timer(call).timeit) for name, call in calls.items()], rounds=rounds, turn=turn, meter=meter
+        )
+    beside: dict[str, dict[str, Sequence[float] | str]] = {
+        name: {**meter.found[name], "switches": f"{median(meter.switches[name]):.2f}"} for name in found
+    }
     section.measured(found, beside=beside)
     return [section]
 
@@ -197,7 +201,7 @@ def _spinning_pipes(here: int, child: int) -> Iterator[Callable[[], object]]:
         os.close(back)
 
 
-_TRANSPORTS = {
+_TRANSPORTS: dict[str, Callable[[], AbstractContextManager[Callable[[], object]]]] = {
     _SOCKETPAIR: _socket,
     "socketpair, both poll first": _polled_socket,
     "seqpacket": lambda: _socket(socket.SOCK_SEQPACKET),
