@@ -41,7 +41,7 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     """Let each pool lose its workers several times; one that hangs, once."""
     del turn  # a death is one death
     seen: dict[str, list[dict[str, Any]]] = {name: [] for name in _POOLS}
-    for _ in range(max(3, rounds // 2)):
+    for _ in range(max(3, rounds // 3)):
         for name, found in seen.items():
             if not (found and found[-1].get("hangs")):
                 found.append(_watched(name))

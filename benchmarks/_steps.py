@@ -61,9 +61,11 @@ def _in_the_host(host: Host) -> dict[str, Callable[[], object]]:
     shape = Shape(CalculatorRequest, CalculatorResponse)
     context = record.context(None, None, None, None, None)
     asked = backend._asked(context, _models.REQUEST, shape)
+    free = supervisor.idle.take_now()
+    supervisor.give(free)
     answer = packed(RESULT, 7, b'{"result":5.0}')
     assembler = Assembler()
-    frame = _fed(assembler, answer)
+    frame: Any = assembler.take(answer)
 
     def through_the_gate() -> None:
         lane.gate.enter(context)
@@ -77,9 +79,9 @@ def _in_the_host(host: Host) -> dict[str, Callable[[], object]]:
         "host: gate": through_the_gate,
         "host: encode the request, note the call": lambda: backend._asked(context, _models.REQUEST, shape),
         "    of which encoding": lambda: shape.encode(_models.REQUEST),
-        "host: put it into a frame": asked.frame,
+        "host: put it into a frame": lambda: asked.frame(free),
         "host: take a channel, give it back": channel,
-        "host: take the answer's frame apart": lambda: _fed(assembler, answer),
+        "host: take the answer's frame apart": lambda: assembler.take(answer),
         "host: decode the answer": lambda: backend._outcome.answer(context, frame, shape),
     }
 
@@ -90,7 +92,7 @@ def _in_the_worker(server: Server) -> dict[str, Callable[[], object]]:
     request = Shape(CalculatorRequest, CalculatorResponse).encode(_models.REQUEST)
     call = packed(CALL, 7, request, flags=ROUND_TRIP, timeout=30.0)
     assembler = Assembler()
-    frame = _fed(assembler, call)
+    frame: Any = assembler.take(call)
     context = server.begin(frame, 0)
 
     def begin_and_end() -> None:
@@ -98,17 +100,12 @@ def _in_the_worker(server: Server) -> dict[str, Callable[[], object]]:
         server.end(7)
 
     return {
-        "worker: take the call's frame apart": lambda: _fed(assembler, call),
+        "worker: take the call's frame apart": lambda: assembler.take(call),
         "worker: note it as begun, context, forget it": begin_and_end,
         "worker: decode the request": lambda: loaded.request_codec.decode(request),
         "worker: the plugin's execute": lambda: loaded.execute(context, _models.REQUEST),  # type: ignore[misc]  # it has one
-        "worker: encode the answer, put it into a frame": lambda: packed(RESULT, 7, server.encode(frame, _ANSWER)),
+        "worker: encode the answer, put it into a frame": lambda: server.answered(RESULT, frame, _ANSWER),
     }
-
-
-def _fed(assembler: Assembler, data: bytes) -> Any:
-    assembler.feed(data)
-    return assembler.pop()
 
 
 def _system(reads: int, writes: int) -> dict[str, Callable[[], object]]:
@@ -140,7 +137,7 @@ def _server() -> Iterator[Server]:
     """Make the worker's side, without a worker."""
     with open(os.memfd_create("notes"), "r+b") as notes:
         notes.truncate(notes_size(1))
-        boot = {"channels": [(-1, -1)], "cap": 1 << 26, "timeout": 30.0, "limits": {}, "faults": notes.fileno()}
+        boot = {"channels": [(-1, -1)], "cap": 1 << 26, "timeout": 30.0, "limits": {}, "buffers": 0, "faults": notes.fileno()}
         server = Server(boot, Caller("calculator", ""), bytearray())
         server.loaded = LoadedPlugin(_models.Calculator(), settle=server.settle)
         yield server
