@@ -36,23 +36,20 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
         host.register(_models.Calculator, name="calculator", isolation="process")
         handle = host.plugin("calculator", CalculatorRequest, CalculatorResponse)
         handle.execute(_models.REQUEST)
-        here, there = _in_the_host(host), _in_the_worker(server)
-        system = _system(*pipe)
+        sides = {HOST: _in_the_host(host, pipe), WORKERS: _in_the_worker(server, pipe)}
         meter = Meter()
-        steps = {**here, **system, **there, _WHOLE: lambda: handle.execute(_models.REQUEST)}
+        steps = {**sides[HOST], **sides[WORKERS], _WHOLE: lambda: handle.execute(_models.REQUEST)}
         peers = [Peer(name, timeit.Timer(step).timeit) for name, step in steps.items()]
         found = interleave(peers, rounds=rounds, turn=turn, meter=meter)
     section = Section("The steps of a typed isolated call", base=_WHOLE)
     section.measured(found, beside={_WHOLE: meter.found[_WHOLE]})
-    # Which the kernel does on both sides once a call: write, look, and read.
-    kernel = sum(median(found[name]) for name in system)
-    for side, steps, switched in (("here", here, HOST), ("there", there, WORKERS)):
-        seen = sum(median(found[name]) for name in steps if not name.startswith(" ")) + kernel
-        section.rows.append(Row(f"CPU {side} that no step explains", [median(meter.found[_WHOLE][switched]) - seen]))
+    for side, own in sides.items():
+        seen = sum(median(found[name]) for name in own if not name.startswith(" "))
+        section.rows.append(Row(f"{side} that no step explains", [median(meter.found[_WHOLE][side]) - seen]))
     return [section]
 
 
-def _in_the_host(host: Host) -> dict[str, Callable[[], object]]:
+def _in_the_host(host: Host, pipe: tuple[int, int]) -> dict[str, Callable[[], object]]:
     record = host._loader.record("calculator")
     lane = record.lane
     assert lane is not None
@@ -81,12 +78,13 @@ def _in_the_host(host: Host) -> dict[str, Callable[[], object]]:
         "    of which encoding": lambda: shape.encode(_models.REQUEST),
         "host: put it into a frame": lambda: asked.frame(free),
         "host: take a channel, give it back": channel,
+        "host: write, poll, read, with nobody to wake": _system(*pipe, polls=True),
         "host: take the answer's frame apart": lambda: assembler.take(answer),
         "host: decode the answer": lambda: backend._outcome.answer(context, frame, shape),
     }
 
 
-def _in_the_worker(server: Server) -> dict[str, Callable[[], object]]:
+def _in_the_worker(server: Server, pipe: tuple[int, int]) -> dict[str, Callable[[], object]]:
     loaded = server.loaded
     assert loaded.execute is not None
     request = Shape(CalculatorRequest, CalculatorResponse).encode(_models.REQUEST)
@@ -100,6 +98,7 @@ def _in_the_worker(server: Server) -> dict[str, Callable[[], object]]:
         server.end(7)
 
     return {
+        "worker: read, write, with nobody to wake": _system(*pipe, polls=False),
         "worker: take the call's frame apart": lambda: assembler.take(call),
         "worker: note it as begun, context, forget it": begin_and_end,
         "worker: decode the request": lambda: loaded.request_codec.decode(request),
@@ -108,18 +107,18 @@ def _in_the_worker(server: Server) -> dict[str, Callable[[], object]]:
     }
 
 
-def _system(reads: int, writes: int) -> dict[str, Callable[[], object]]:
-    """The system calls of one side, with nobody to be woken."""
+def _system(reads: int, writes: int, *, polls: bool) -> Callable[[], object]:
     poller = select.poll()
     poller.register(reads, select.POLLIN)
     data = b"." * 100
 
     def once() -> None:
         os.write(writes, data)
-        poller.poll(30_000)
+        if polls:
+            poller.poll(30_000)
         os.read(reads, 4096)
 
-    return {"each side: write, poll, read, without a wait": once}
+    return once
 
 
 @contextmanager
