@@ -16,6 +16,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,12 +52,25 @@ def _everything(arguments: argparse.Namespace, kept: Path, rounds: int, turn: fl
     found: list[Section] = []
     for name in arguments.sections or _SECTIONS:
         print(f"… {name}", file=sys.stderr, flush=True)
-        if name not in _BOTH_WAYS and not arguments.pin:
-            found += _measured(name, rounds, turn)
-            continue
-        for way, cpus in _ways(arguments):
-            found += _measured_on(cpus, way, name, kept, quick=arguments.quick)
+        try:
+            found += _both_ways(name, arguments, kept) if name in _BOTH_WAYS or arguments.pin else _measured(name, rounds, turn)
+        except Exception as error:  # the others took their time, too
+            traceback.print_exc()
+            found.append(_failed(name, error))
     return found
+
+
+def _failed(name: str, error: Exception) -> Section:
+    from ._report import Section
+
+    section = Section(name)
+    section.missing("failed", f"{type(error).__name__}: {error}")
+    return section
+
+
+def _both_ways(name: str, arguments: argparse.Namespace, kept: Path) -> list[Section]:
+    ways = _ways(arguments)
+    return [section for way, cpus in ways for section in _measured_on(cpus, way, name, kept, quick=arguments.quick)]
 
 
 def _measured(name: str, rounds: int, turn: float) -> list[Section]:
