@@ -7,28 +7,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ._deadline import Deadline
 
 T = TypeVar("T")
-U = TypeVar("U", contravariant=True)
 
 
 class NothingIdle(Exception):
     """Nothing became idle before the deadline."""
-
-
-class Use(Protocol[U]):
-    """What a waiting caller will do with the thing that it gets."""
-
-    def begin(self, thing: U, /) -> None:
-        """Begin, on the giver's thread. Never waits and never raises."""
-        ...
-
-    def leave(self, thing: U, /) -> None:
-        """Take care of a thing whose use may have begun, and whose caller was torn away while it waited."""
-        ...
 
 
 class Idle(Generic[T]):
@@ -55,15 +42,12 @@ class Idle(Generic[T]):
         with self._lock:
             return self._things.pop() if self._things else None
 
-    def take(self, deadline: Deadline, use: Use[T] | None = None) -> T:
-        """Return an idle thing, waiting for one if need be. Raises ``NothingIdle``, or what ``fail`` was given.
-
-        Where the caller has to wait, whoever gives the thing begins its ``use``, which then goes on while the caller wakes up.
-        """
+    def take(self, deadline: Deadline) -> T:
+        """Return an idle thing, waiting for one if need be. Raises ``NothingIdle``, or what ``fail`` was given."""
         with self._lock:
             if self._things:
                 return self._things.pop()
-            waiter: _ThreadWaiter[T] = self._enqueue(_ThreadWaiter(use))
+            waiter: _ThreadWaiter[T] = self._enqueue(_ThreadWaiter())
         try:
             waiter.wait(deadline)
         except BaseException:  # a Ctrl-C
@@ -86,21 +70,11 @@ class Idle(Generic[T]):
 
     def give(self, thing: T) -> None:
         """Give a thing to whoever waits longest, or keep it."""
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._things.append(thing)
+        with self._lock:
+            while self._waiting:
+                if self._waiting.popleft().hand(thing):
                     return
-                waiter = self._waiting.popleft()
-                if not waiter.hand(thing):
-                    continue
-            try:
-                if waiter.use is not None:
-                    waiter.use.begin(thing)
-            finally:
-                woken = waiter.wake()
-            if woken:
-                return
+            self._things.append(thing)
 
     def __contains__(self, thing: object) -> bool:
         return thing in self._things
@@ -134,28 +108,23 @@ class Idle(Generic[T]):
 
     def _taken(self, waiter: _Waiter[T]) -> T:
         with self._lock:
-            if not waiter.things:
-                waiter.gone = True
-                if waiter in self._waiting:
-                    self._waiting.remove(waiter)
-                raise NothingIdle if waiter.failure is None else waiter.failure()
-        waiter.begun()
-        return waiter.things.pop()
+            if waiter.things:
+                return waiter.things.pop()
+            waiter.gone = True
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            raise NothingIdle if waiter.failure is None else waiter.failure()
 
     def _abandon(self, waiter: _Waiter[T]) -> None:
         """Let a waiter go that nobody waits on any more; what was handed to it meanwhile goes to the next one."""
         with suppress(Exception):  # nothing was handed over, or everything has failed
             thing = self._taken(waiter)
-            if waiter.use is None:
-                self.give(thing)
-                self._returned(thing)
-            else:
-                waiter.use.leave(thing)
+            self.give(thing)
+            self._returned(thing)
 
 
 class _Waiter(Generic[T]):
-    def __init__(self, use: Use[T] | None = None) -> None:
-        self.use = use
+    def __init__(self) -> None:
         self.things: list[T] = []
         self.gone = False
         self.failure: Callable[[], Exception] | None = None
@@ -164,38 +133,29 @@ class _Waiter(Generic[T]):
         if self.gone:
             return False
         self.things.append(thing)
+        self.wake()
         return True
 
-    def wake(self) -> bool:
-        """Wake who waits; return whether there is anybody."""
+    def wake(self) -> None:
         raise NotImplementedError
-
-    def begun(self) -> None:
-        """Wait until whoever handed the thing over is done with it: the deadline may pass in that very moment."""
 
 
 _W = TypeVar("_W", bound=_Waiter[Any])
 
 
 class _ThreadWaiter(_Waiter[T]):
-    def __init__(self, use: Use[T] | None) -> None:
-        super().__init__(use)
+    def __init__(self) -> None:
+        super().__init__()
         self._turn = threading.Lock()
         self._turn.acquire()
-        self._woken = False
 
-    def wake(self) -> bool:
+    def wake(self) -> None:
         if self._turn.locked():
             self._turn.release()
-        return True
 
     def wait(self, deadline: Deadline) -> None:
         seconds = deadline.wait()
-        self._woken = self._turn.acquire(timeout=-1 if seconds is None else seconds)
-
-    def begun(self) -> None:
-        if not self._woken:
-            self._woken = self._turn.acquire()
+        self._turn.acquire(timeout=-1 if seconds is None else seconds)
 
 
 class _LoopWaiter(_Waiter[T]):
@@ -204,10 +164,15 @@ class _LoopWaiter(_Waiter[T]):
         self._loop = asyncio.get_running_loop()
         self._turn: asyncio.Future[None] = self._loop.create_future()
 
-    def wake(self) -> bool:
+    def wake(self) -> None:
         try:
             self._loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:  # the loop was closed under the waiting task
+            self.gone = True
+
+    def hand(self, thing: T) -> bool:
+        super().hand(thing)
+        if self.gone:
             self.things.clear()
             return False
         return True

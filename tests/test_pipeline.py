@@ -148,6 +148,7 @@ def test_calls_behind_one_that_does_not_stop_are_answered_by_the_next_worker(num
 
 def test_a_call_that_could_not_be_sent_in_time_is_busy_and_the_one_that_runs_is_spared(numbered):
     plugin = numbered()
+    plugin.host.load("numbered")
 
     async def main():
         long = asyncio.ensure_future(plugin.call(0, seconds=0.5))

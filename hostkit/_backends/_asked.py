@@ -41,11 +41,6 @@ class Asked:
         self._flags = flags
         self.beside = beside  # the buffers; None where neither they nor those of an answer are anything to think of
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self._context._cancelled
-
     def again(self, context: ExecutionContext) -> Asked:
         """Return the same call for another worker."""
         return Asked(context, next(_ids), self._payload, self._meta, self._flags, self.beside)

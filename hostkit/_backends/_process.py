@@ -81,10 +81,9 @@ class Process:
     def _begin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         """Send a call to a worker; return the channel, and the first frame of the answer."""
         for last in _TRIES:
-            channel = self._take(context, asked, deadline)
+            channel = self._take(context, deadline)
             try:
-                if channel.call_id != asked.call_id:
-                    asked.start(channel)
+                asked.start(channel)
                 if asked.left:
                     channel.send(asked, deadline)
                 return channel, channel.receive(asked.call_id, deadline)
@@ -174,7 +173,7 @@ class Process:
     def _exchange_historic(self, context: ExecutionContext, asked: Asked) -> Frame:
         deadline = _deadline(context)
         try:
-            channel = self._take(context, None, deadline)
+            channel = self._take(context, deadline)
         except CallError:
             self._historic.remember(asked)
             raise
@@ -274,16 +273,10 @@ class Process:
             check_size(buffers, self._most)
         return payload, buffers
 
-    def _take(self, context: ExecutionContext, asked: Asked | None, deadline: Deadline) -> Channel:
-        idle, use = self.supervisor.idle, None
+    def _take(self, context: ExecutionContext, deadline: Deadline) -> Channel:
         try:
             while True:
-                channel = idle.take_now()
-                if channel is None:
-                    use = use or (None if asked is None else _Use(self, asked))
-                    channel = idle.take(deadline, use)
-                    if asked is not None and channel.call_id == asked.call_id:
-                        return channel
+                channel = self.supervisor.idle.take(deadline)
                 if context._cancelled:
                     self.supervisor.give(channel)
                     raise self._outcome.cancelled(context, phase="queue")
@@ -399,26 +392,6 @@ class _Owner:
 
     def exhausted(self, frame: Frame) -> bool:
         return self._process._outcome.out_of_memory(frame)
-
-
-class _Use:
-    """A call of somebody who waits for a channel: whoever gives the channel back starts it."""
-
-    def __init__(self, process: Process, asked: Asked) -> None:
-        self._process = process
-        self._asked = asked
-
-    def begin(self, channel: Channel) -> None:
-        # Large buffers are copied by their own caller.
-        ready = not self._asked.cancelled and not self._asked.beside
-        if ready and not self._process._historic.missed_by(channel.link):
-            self._asked.start(channel)
-
-    def leave(self, channel: Channel) -> None:
-        if channel.call_id == self._asked.call_id:
-            self._process.supervisor.abandon(channel, self._asked.call_id, half_sent=bool(self._asked.left))
-        else:
-            self._process.supervisor.give(channel)
 
 
 def _deadline(context: ExecutionContext) -> Deadline:
