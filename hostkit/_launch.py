@@ -100,7 +100,7 @@ class Popen:
         if hasattr(os, "pidfd_open"):
             try:
                 self.sentinel = os.pidfd_open(self.pid)
-            except OSError:  # no descriptor left
+            except BaseException:  # no descriptor or no memory left
                 self.kill()
                 os.waitpid(self.pid, 0)
                 raise
