@@ -47,6 +47,15 @@ if TYPE_CHECKING:
     from ._errors import WorkerHung as WorkerHung
     from ._errors import WorkerKilled as WorkerKilled
     from ._errors import WorkerLost as WorkerLost
+    from ._events import BreakerChanged as BreakerChanged
+    from ._events import ConfigApplied as ConfigApplied
+    from ._events import ConfigRefused as ConfigRefused
+    from ._events import Event as Event
+    from ._events import HealthChanged as HealthChanged
+    from ._events import HostTampered as HostTampered
+    from ._events import IsolationChanged as IsolationChanged
+    from ._events import PluginLoaded as PluginLoaded
+    from ._events import PluginUnloaded as PluginUnloaded
     from ._handle import PluginHandle as PluginHandle
     from ._hooks import hookspec as hookspec
     from ._host import Host as Host
@@ -97,6 +106,17 @@ _HOMES = {
         "WorkerKilled",
         "WorkerLost",
     ),
+    "_events": (
+        "BreakerChanged",
+        "ConfigApplied",
+        "ConfigRefused",
+        "Event",
+        "HealthChanged",
+        "HostTampered",
+        "IsolationChanged",
+        "PluginLoaded",
+        "PluginUnloaded",
+    ),
     "_handle": ("PluginHandle",),
     "_hooks": ("hookspec",),
     "_host": ("Host",),
@@ -109,24 +129,31 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "Array",
     "Blob",
+    "BreakerChanged",
     "Busy",
     "CallCancelled",
     "CallError",
     "CallTimeout",
     "CircuitOpen",
+    "ConfigApplied",
     "ConfigError",
+    "ConfigRefused",
     "CpuExceeded",
     "Draining",
     "DuplicatePlugin",
+    "Event",
     "ExecutionContext",
+    "HealthChanged",
     "HealthStatus",
     "Host",
     "HostConfig",
     "HostForkedError",
+    "HostTampered",
     "HostkitError",
     "IntegrityError",
     "InvalidRequest",
     "InvalidResponse",
+    "IsolationChanged",
     "Manifest",
     "ManifestError",
     "MemoryExceeded",
@@ -137,8 +164,10 @@ __all__ = [
     "PluginHandle",
     "PluginInfo",
     "PluginLoadError",
+    "PluginLoaded",
     "PluginNotFound",
     "PluginSpec",
+    "PluginUnloaded",
     "ProcessesExceeded",
     "ProtocolError",
     "RateLimited",

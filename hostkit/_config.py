@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ._environment import Setting, settings
 from ._errors import ConfigError
@@ -19,11 +19,45 @@ from ._parsing import Unreadable, read
 from ._worker._data import found
 
 
+def _or_none(value: object) -> object:
+    """A file has no word for None."""
+    return None if value is False else value
+
+
+# ``false`` in a table's place switches a policy off.
+Off = BeforeValidator(_or_none)
+
+
 class RateConfig(Model):
     """At most ``per_second`` calls on average, and ``burst`` at once."""
 
     per_second: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
     burst: Annotated[int, Field(ge=1, le=1 << 30)] = 1
+
+
+class BulkheadConfig(Model):
+    """At most ``calls`` at a time; up to ``queue`` more wait, for ``queue_timeout`` at the most, in order of arrival."""
+
+    calls: Annotated[int, Field(ge=1, le=1_000_000)]
+    queue: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    queue_timeout: Duration | None = None
+
+
+class BreakerConfig(Model):
+    """When a plugin that fails is left alone, and when it is tried again.
+
+    It opens after ``failures`` in a row, or when of at least ``minimum`` calls within ``window`` a share of ``failure_rate`` failed.
+    After ``recovery`` (and up to a fifth more) ``probes`` calls at a time are let through, and ``successes`` of them close it.
+    """
+
+    failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    failure_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    window: Duration = 60.0
+    minimum: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    recovery: Duration = 30.0
+    probes: Annotated[int, Field(ge=1, le=1000)] = 1
+    successes: Annotated[int, Field(ge=1, le=1000)] = 2
+    plugin_errors: bool = True
 
 
 class RetryConfig(Model):
@@ -32,6 +66,26 @@ class RetryConfig(Model):
     attempts: Annotated[int, Field(ge=1, le=100)] = 1
     wait: Duration = 0.1
     max_wait: Duration = 5.0
+
+
+class HealthConfig(Model):
+    """How often a loaded plugin is asked how it is doing, and what happens when it does badly.
+
+    It counts as unhealthy after ``failures`` bad answers in a row, and as healthy again after ``recoveries`` good ones.
+    """
+
+    interval: Duration = 30.0
+    timeout: Duration = 5.0
+    failures: Annotated[int, Field(ge=1, le=1000)] = 3
+    recoveries: Annotated[int, Field(ge=1, le=1000)] = 2
+    action: Literal["report", "open-breaker", "restart", "isolate"] = "report"
+
+
+class AutoConfig(Model):
+    """When a plugin with ``isolation = "auto"`` is moved to a worker for being slow: its breaker opened ``openings`` times because
+    calls overran their time."""
+
+    openings: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class RestartConfig(Model):
@@ -64,7 +118,6 @@ class Defaults(Model):
     start: Literal["fresh", "template"] = "fresh"
     start_timeout: Duration = 30.0
     close_timeout: Duration = 5.0
-    health_timeout: Duration = 5.0
     cancel_grace: Duration = 1.0
     workers: Count | None = None
     concurrency: Count | None = None
@@ -74,8 +127,12 @@ class Defaults(Model):
     resources: Resources = Resources()
     require_enforcement: bool = False
     env: list[Variable] = Field(default=[])
-    rate: RateConfig | None = None
+    rate: Annotated[RateConfig | None, Off] = None
+    bulkhead: Annotated[BulkheadConfig | None, Off] = None
+    breaker: Annotated[BreakerConfig | None, Off] = BreakerConfig()
     retry: RetryConfig = RetryConfig()
+    health: Annotated[HealthConfig | None, Off] = HealthConfig()
+    auto: AutoConfig = AutoConfig()
     restarts: RestartConfig = RestartConfig()
     recycle: RecycleConfig = RecycleConfig()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
@@ -89,9 +146,17 @@ class PluginConfig(Defaults):
 
 
 class DiscoveryConfig(Model):
-    """Where plugins are looked for beside installed distributions: directories that hold plugin directories."""
+    """Which plugins are found. ``paths`` are directories that hold plugin directories, looked at beside installed distributions.
+
+    Of what is there, only plugins count that match one of ``include`` and none of ``exclude`` (patterns as of a shell), have all
+    ``required_capabilities``, and wish for a place among ``allowed_isolation``. An empty list asks for nothing.
+    """
 
     paths: list[Annotated[Path, Field(strict=False)]] = Field(default=[])
+    include: list[str] = Field(default=[])
+    exclude: list[str] = Field(default=[])
+    required_capabilities: list[str] = Field(default=[])
+    allowed_isolation: list[Literal["none", "auto", "process"]] = Field(default=[])
 
 
 class TemplateConfig(Model):
@@ -164,7 +229,7 @@ def _with_environment(data: dict[str, Any], where: str, folder: Path) -> HostCon
     environment = settings()
     if not environment:
         return config
-    merged = {**data, "discovery": {"paths": [str(path) for path in config.discovery.paths]}}
+    merged = {**data, "discovery": {**data.get("discovery", {}), "paths": [str(path) for path in config.discovery.paths]}}
     for setting in environment:
         _put(merged, setting)
     try:
@@ -211,7 +276,9 @@ def _blamed(loc: tuple[int | str, ...], environment: Sequence[Setting]) -> str:
 def _anchored(config: HostConfig, folder: Path) -> HostConfig:
     """Return a configuration whose paths stay what they are when the working directory changes."""
     paths = [(folder / os.path.expanduser(path)).absolute() for path in config.discovery.paths]
-    return config if paths == config.discovery.paths else config.model_copy(update={"discovery": DiscoveryConfig(paths=paths)})
+    if paths == config.discovery.paths:
+        return config
+    return config.model_copy(update={"discovery": config.discovery.model_copy(update={"paths": paths})})
 
 
 def _validated(data: dict[str, Any], where: str) -> HostConfig:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._backends import BACKENDS, Settings
+from ._backends import Settings
 from ._cgroup import delegated
 from ._config import PluginConfig, RecycleConfig
 from ._errors import ConfigError, SandboxUnavailable
@@ -23,28 +23,41 @@ class Decided:
     the others what holds them."""
 
     isolation: str
+    word: str  # one of WORDS: what was agreed on, which a plugin that was moved has lost
     settings: Settings
     unheld: tuple[str, ...]
     held: Mapping[str, str]
 
+    @property
+    def auto(self) -> bool:
+        """Whether it runs in-process for as long as that goes well."""
+        return self.word == "auto" and self.isolation == "none"
 
-def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None) -> Decided:
-    """Decide. ``isolation`` is the application's own word: before the manifest's wish, and never below the operator's floor.
+
+# What ``isolation`` may say, from the least isolated to the most; in between is who begins in-process and may be moved.
+WORDS = ("none", "auto", "process")
+
+
+def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None, *, moved: bool = False) -> Decided:
+    """Decide. ``isolation`` is the application's own word: before the manifest's wish, and never below the operator's floor; ``moved``
+    says that the plugin has lost its place in this process.
 
     Raises ``ConfigError`` where it would, and ``SandboxUnavailable`` where a limit can't be enforced.
     """
-    place = _isolation(name, manifest, config, isolation)
+    word = _isolation(name, manifest, config, isolation)
     resources = manifest.resources.capped(config.resources)
     limits = resources.as_limits()
-    unheld: tuple[str, ...] = ()
+    unheld = (*resources.limited, *(f"recycle.{name}" for name in sorted(_asked(config.recycle))))
+    refused = bool(unheld) and config.require_enforcement
+    place = "process" if moved or (word == "auto" and refused) else "none" if word == "auto" else word
     if place == "none":
-        unheld = (*resources.limited, *(f"recycle.{name}" for name in sorted(_asked(config.recycle))))
-        if unheld and config.require_enforcement:
+        if refused:
             raise SandboxUnavailable(
                 f"plugin {name!r} has limits ({', '.join(unheld)}) that nothing can hold in-process, and the operator set "
                 'require_enforcement; run it with isolation "process"'
             )
     else:
+        unheld = ()
         _check_enforceable(name, limits)
     settings = Settings(
         timeout=config.timeout,
@@ -67,11 +80,11 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         environment=tuple(config.env),
     )
     held = {} if place == "none" else {name: _holders(name, settings.cgroup) for name in resources.limited}
-    return Decided(place, settings, unheld, held)
+    return Decided(place, word, settings, unheld, held)
 
 
 def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str | None) -> str:
-    ranks = {word: rank for rank, word in enumerate(BACKENDS)}
+    ranks = {word: rank for rank, word in enumerate(WORDS)}
     floor = config.isolation or "none"
     wish = (manifest.wished_isolation or "none") if asked is None else asked
     if not isinstance(wish, str) or wish not in ranks:

@@ -37,7 +37,6 @@ Count = Annotated[int, Field(strict=True, ge=1, le=4096)]
 
 
 _LATER_ISOLATION = {
-    "auto": 'isolation "auto" is not enforced by this version of hostkit; ask for "process" or leave it to the operator',
     "venv": 'isolation "venv" is not enforced by this version of hostkit; ask for "process"',
 }
 
@@ -50,7 +49,7 @@ def _isolation(value: object) -> object:
     return value
 
 
-Isolation = Annotated[Literal["none", "process"] | None, BeforeValidator(_isolation)]
+Isolation = Annotated[Literal["none", "auto", "process"] | None, BeforeValidator(_isolation)]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +17,7 @@ from ._config import HostConfig
 from ._contract import HealthStatus, PluginInfo, Status
 from ._deadline import Deadline
 from ._errors import CallError, ConfigError, HostkitError, PluginClosed, PluginNotFound
+from ._events import Event
 from ._handle import PluginHandle, _Around
 from ._hooks import Hooks
 from ._lifetimes import unwatch, watch
@@ -155,9 +156,9 @@ class Host(_Around):
                 with record.wishing(isolation):
                     self._loader.load(record, ahead)
                 return
-            there = record.lane.decided.isolation
-            if isolation is not None and isolation != there:
-                raise ConfigError(f"plugin {record.name!r} is loaded with isolation {there!r}; use reload to change it")
+            decided = record.lane.decided
+            if isolation not in (None, decided.isolation, decided.word):
+                raise ConfigError(f"plugin {record.name!r} is loaded with isolation {decided.isolation!r}; use reload to change it")
             record.wished = isolation or record.wished
 
     def reload(self, name: str, *, isolation: str | None = None) -> None:
@@ -202,6 +203,14 @@ class Host(_Around):
         ``metadata["hostkit"]`` says where it runs and which of its limits nothing holds there.
         """
         return self.info_of(self._loader.record(name))
+
+    def subscribe(self, subscriber: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``subscriber`` with every ``Event`` from now on; return what ends that.
+
+        It is called on whatever thread the event happens on, sometimes with a lock of that plugin held: let it note the event and
+        return. What it raises is logged.
+        """
+        return self._loader.events.subscribe(subscriber)
 
     def drain(self, name: str, timeout: float | None = None) -> bool:
         """Take no new calls for a plugin and wait until the running ones have ended; return whether they have.
@@ -280,8 +289,7 @@ class Host(_Around):
         try:
             lane = record.lane or self._loader.load(record)
             started = time.monotonic()  # what the plugin took, not its start
-            limit = record.manifest.health_check.timeout or record.config.health_timeout
-            answer = lane.backend.health(Deadline.after(limit))
+            answer = lane.backend.health(Deadline.after(record.health_timeout))
         except PluginNotFound:
             raise
         except CallError as error:
@@ -297,7 +305,7 @@ class Host(_Around):
     def info_of(self, record: Record) -> PluginInfo:
         """Ask one plugin and fill in what it leaves out."""
         lane = record.lane or self._loader.load(record)
-        said = lane.backend.info(Deadline.after(record.config.health_timeout))
+        said = lane.backend.info(Deadline.after(record.health_timeout))
         manifest, spec = record.manifest, record.spec
         metadata = {**manifest.metadata, **said.get("metadata", {}), "hostkit": where_it_runs(lane.decided)}
         return PluginInfo(

@@ -22,6 +22,7 @@ from ._deadline import Deadline
 from ._decided import Decided, decide
 from ._discovery import reread
 from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound, RequirementError
+from ._events import Events, PluginLoaded, PluginUnloaded
 from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lifetimes import FORKED
@@ -41,6 +42,7 @@ class Loader:
         self.config = config
         self.hooks = hooks
         self.monitor = Monitor()
+        self.events = Events()
         self.template: Template | None = None
         self.forked = False
         self.closed = False
@@ -251,7 +253,7 @@ class Loader:
         except PluginLoadError as error:
             raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend)
-        tell("INFO", f"plugin {record.name!r} loaded, isolation {decided.isolation}", plugin=record.name)
+        self.events.emit(PluginLoaded(record.name, decided.isolation))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
         return lane
@@ -323,9 +325,9 @@ class Loader:
         try:
             lane.backend.close(deadline)
         except HostkitError as error:
-            tell("ERROR", f"plugin {record.name!r} did not close in order: {error}", plugin=record.name)
+            self.events.emit(PluginUnloaded(record.name, str(error)))
         else:
-            tell("INFO", f"plugin {record.name!r} closed", plugin=record.name)
+            self.events.emit(PluginUnloaded(record.name))
 
 
 # Seconds that running calls may go on before their plugin is closed, unless somebody says otherwise.

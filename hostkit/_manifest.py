@@ -156,7 +156,7 @@ class Manifest(Model):
 
     @property
     def wished_isolation(self) -> str | None:
-        """What the plugin asks for: none or process, or None where it leaves that to others."""
+        """What the plugin asks for: none, auto or process, or None where it leaves that to others."""
         return self.isolation or (None if self.transport is None else _SPELLINGS[self.transport])
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._backends import Backend
-from ._config import PluginConfig
+from ._config import HealthConfig, PluginConfig
 from ._contract import Caller, ExecutionContext
 from ._decided import Decided
 from ._errors import CallError, CallTimeout, Draining, InvalidRequest, PluginClosed, RateLimited, Rejected
@@ -86,6 +86,12 @@ class Record:
         # Read with each call: plain values, not a model's fields.
         self._timeout = None if config.timeout == math.inf else config.timeout
         self._retries = config.retry.attempts - 1
+
+    @property
+    def health_timeout(self) -> float:
+        """Seconds for one question: the operator's word, else the manifest's."""
+        said = self.config.health or HealthConfig()
+        return said.timeout if "timeout" in said.model_fields_set else self.manifest.health_check.timeout or said.timeout
 
     @contextmanager
     def wishing(self, isolation: str | None) -> Iterator[None]:

@@ -49,7 +49,7 @@ def test_verbs_and_plugins_are_completed_in_every_shell(complete, install_demo, 
 
 def test_words_and_options_are_completed(complete):
     assert complete("") == list(VERBS)
-    assert complete("execute", "x", "--isolation", "") == ["none", "process"]
+    assert complete("execute", "x", "--isolation", "") == ["none", "auto", "process"]
     assert complete("execute", "x", "--isolation", "p") == ["process"]
     assert complete("execute", "--ti") == ["--timeout"]
     assert complete("--ve") == ["--version"]

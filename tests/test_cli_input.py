@@ -183,7 +183,7 @@ def test_arguments_that_are_no_text_are_sentences(cli_process, plugin):
         (["--confg", "x", "list"], "--config"),
         (["execute", "plugin", "--isolaton", "none"], "--isolation"),
         (["execute", "plugin", "--isolation", "procezz"], "did you mean 'process'?"),
-        (["execute", "plugin", "--isolation", "zzz"], "expected none or process"),
+        (["execute", "plugin", "--isolation", "zzz"], "expected one of none, auto, process"),
         (["info", "plugin", "--isolation", "none "], "did you mean 'none'?"),
         (["execute"], "NAME"),
         (["info"], "NAME"),

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from hostkit import ConfigError, Manifest, PluginConfig, SandboxUnavailable, testing
+from hostkit import ConfigError, Manifest, PluginConfig, SandboxUnavailable
 from hostkit._decided import decide
 
-RANKS = testing.isolations()
+RANKS = ["none", "auto", "process"]
 WORDS = [None, *RANKS]
 
 
@@ -19,10 +19,23 @@ def test_nobody_gets_less_isolation_than_the_operator_demands(floor, wish, asked
         with pytest.raises(ConfigError, match=f"isolation '{asked}' is below what the operator demands, which is '{floor}'"):
             decide("calc", manifest, config, asked)
         return
-    place = decide("calc", manifest, config, asked).isolation
-    assert RANKS.index(place) >= RANKS.index(floor or "none")
+    decided = decide("calc", manifest, config, asked)
     # The application's word replaces the manifest's wish; the larger of it and the floor holds.
-    assert place == max(floor or "none", asked or wish or "none", key=RANKS.index)
+    word = max(floor or "none", asked or wish or "none", key=RANKS.index)
+    assert decided.isolation == ("none" if word == "auto" else word)
+    assert decided.auto == (word == "auto")
+
+
+def test_who_may_be_moved_goes_where_the_limits_are_held_if_the_operator_demands_that():
+    limited = Manifest.model_validate({"isolation": "auto", "resources": {"max_open_files": 64}})
+    assert decide("calc", limited, PluginConfig(), None).isolation == "none"
+    assert decide("calc", limited, PluginConfig(require_enforcement=True), None).isolation == "process"
+
+
+def test_a_plugin_that_was_moved_runs_in_a_worker_whatever_was_wished():
+    for word in RANKS:
+        decided = decide("calc", Manifest(isolation=word), PluginConfig(), None, moved=True)
+        assert (decided.isolation, decided.auto) == ("process", False)
 
 
 @pytest.mark.parametrize("transport", ["inprocess", "subprocess"])
@@ -31,9 +44,9 @@ def test_the_other_spelling_of_a_wish_counts_as_much(transport):
     assert decide("calc", Manifest(transport=transport), PluginConfig(), None).isolation == expected
 
 
-@pytest.mark.parametrize("asked", ["", "thread", "PROCESS", "auto", "venv", True, 1, ["process"], b"process"])
+@pytest.mark.parametrize("asked", ["", "thread", "PROCESS", "venv", True, 1, ["process"], b"process"])
 def test_an_unknown_word_is_an_error_and_never_off(asked):
-    with pytest.raises(ConfigError, match=r"plugin 'calc': isolation .* is unknown; expected one of none, process"):
+    with pytest.raises(ConfigError, match=r"plugin 'calc': isolation .* is unknown; expected one of none, auto, process"):
         decide("calc", Manifest(), PluginConfig(), asked)
 
 
@@ -142,7 +155,7 @@ def test_a_plugin_runs_where_was_decided(install_demo, new_host, floor, wish, as
 
     install_demo("calc", SOURCE, manifest="" if wish is None else f'isolation = "{wish}"')
     host = new_host("demo", config={} if floor is None else {"plugins": {"calc": {"isolation": floor}}})
-    if (floor, asked) == ("process", "none"):
+    if asked is not None and floor is not None and RANKS.index(asked) < RANKS.index(floor):
         with pytest.raises(ConfigError, match="below what the operator demands"):
             host.load("calc", isolation=asked)
         return

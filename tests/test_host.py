@@ -71,7 +71,7 @@ def test_loading_a_loaded_plugin_elsewhere_says_to_reload(install, host):
 
 def test_an_unknown_isolation_names_the_known_ones(install, host):
     install("p", WHERE)
-    with pytest.raises(hostkit.ConfigError, match="expected one of none, process"):
+    with pytest.raises(hostkit.ConfigError, match="expected one of none, auto, process"):
         host.load("p", isolation="proces")
 
 

@@ -176,7 +176,6 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_field(field):
     ("field", "value", "sentence"),
     [
         ("isolation", "venv", 'isolation "venv" is not enforced by this version'),
-        ("isolation", "auto", 'isolation "auto" is not enforced by this version'),
         ("transport", "grpc", 'transport "grpc" needs another process or machine'),
         ("transport", "go-plugin", 'transport "go-plugin" needs another process or machine'),
         ("transport", "unix", 'transport "unix" needs another process or machine'),

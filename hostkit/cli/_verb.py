@@ -106,7 +106,7 @@ def _about(description: object) -> str:
 
 
 class IsolationWord(_ParamType):
-    """A word of hostkit's table of backends."""
+    """A word for where a plugin runs."""
 
     name = "isolation"
 
@@ -114,7 +114,7 @@ class IsolationWord(_ParamType):
         words = _isolation_words()
         if value not in words:
             near = difflib.get_close_matches(value, words, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected {' or '.join(words)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(words)}"
             self.fail(f"isolation {value!r} is unknown; {hint}", param, ctx)
         return value
 
@@ -126,9 +126,9 @@ class IsolationWord(_ParamType):
 
 
 def _isolation_words() -> list[str]:
-    from .._backends import BACKENDS  # asyncio and more, which most runs don't need at this point
+    from .._decided import WORDS  # asyncio and more, which most runs don't need at this point
 
-    return list(BACKENDS)
+    return list(WORDS)
 
 
 class Seconds(_ParamType):

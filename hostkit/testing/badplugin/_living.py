@@ -12,7 +12,7 @@ from hostkit._contract import HealthStatus
 from ._table import CLOSE, HEALTH, IMPORT, INIT, fault
 
 _SHORT_START = {"start_timeout": 0.6}
-_SHORT_HEALTH = {"health_timeout": 0.5}
+_SHORT_HEALTH = {"health": {"timeout": 0.5}}
 _SHORT_CLOSE = {"close_timeout": 0.5}
 
 

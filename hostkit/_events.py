@@ -1,0 +1,159 @@
+"""What happened to a host's plugins, as frozen records; each is written to the log and told to whoever subscribed.
+
+decided somewhere ─► emit ─► the log: one line
+                          └► subscribers, one after the other, on the same thread
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ._log import tell
+from ._worker._failure import is_interrupt, message, type_name
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a plugin; to the host as a whole where ``plugin`` is empty. ``at`` is ``time.time()``.
+
+    ``str(event)`` is the sentence that the log has.
+    """
+
+    plugin: str
+    at: float = field(default_factory=time.time, kw_only=True)
+
+    level: ClassVar[str] = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginLoaded(Event):
+    """A plugin can be called now, where ``isolation`` says."""
+
+    isolation: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} loaded, isolation {self.isolation}"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginUnloaded(Event):
+    """A plugin's backend was closed; ``error`` says what went wrong then, else it is empty."""
+
+    error: str = ""
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"plugin {self.plugin!r} did not close in order: {self.error}"
+        return f"plugin {self.plugin!r} closed"
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationChanged(Event):
+    """A plugin runs in another place than before, or than it was to."""
+
+    before: str
+    after: str
+    why: str
+
+    level: ClassVar[str] = "WARNING"
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} moved from isolation {self.before} to {self.after}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged(Event):
+    """A plugin's circuit breaker is in another state: ``closed``, ``open`` or ``half-open``."""
+
+    before: str
+    after: str
+    why: str
+
+    level: ClassVar[str] = "WARNING"
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r}: circuit {self.after}, was {self.before}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged(Event):
+    """A plugin counts as healthy or unhealthy from now on, or as something in between; the words are those of ``Status``."""
+
+    before: str
+    after: str
+    why: str
+
+    level: ClassVar[str] = "WARNING"
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} is {self.after}, was {self.before}{self.why and ': ' + self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostTampered(Event):
+    """A plugin changed something of the host's process while it was loaded in it."""
+
+    changes: tuple[str, ...]
+
+    level: ClassVar[str] = "WARNING"
+
+    def __str__(self) -> str:
+        return f"plugin {self.plugin!r} changed the host's process while it was loaded: {'; '.join(self.changes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigApplied(Event):
+    """A changed configuration holds from now on; ``changes`` has what it changed, as the log says it."""
+
+    file: str
+    changes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: applied: {'; '.join(self.changes) or 'nothing changed'}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRefused(Event):
+    """A changed configuration, or a part of it, can't be applied; what held before still holds."""
+
+    file: str
+    why: str
+
+    level: ClassVar[str] = "ERROR"
+
+    def __str__(self) -> str:
+        return f"{self.why}; what held before still holds"
+
+
+class Events:
+    """Who is told. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the replacement of _subscribers
+        self._subscribers: tuple[Callable[[Event], object], ...] = ()
+
+    def subscribe(self, subscriber: Callable[[Event], object]) -> Callable[[], None]:
+        """Call ``subscriber`` with every event from now on, until what this returns is called."""
+        with self._lock:
+            self._subscribers += (subscriber,)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Write an event to the log and tell the subscribers."""
+        tell("ERROR" if isinstance(event, PluginUnloaded) and event.error else event.level, str(event), plugin=event.plugin)
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except BaseException as error:  # the application's code, and nothing here may fail because of it
+                if is_interrupt(error):
+                    raise
+                tell("ERROR", f"a subscriber of events raised {type_name(error)}: {message(error)}")
