@@ -1,7 +1,8 @@
-"""Say which requirements of a plugin's own distribution are not met here, once it couldn't be loaded.
+"""Say which requirements of a plugin's own distribution are not met here.
 
-Not before: many distributions work with a neighbour that is newer than they ask for. But where one of two plugins got the version
-that the other can't live with, the import error alone ("cannot import name …") sends the reader to the wrong place.
+Most plugins are told only once they couldn't be loaded: many distributions work with a neighbour that is newer than they ask for. But
+where one of two plugins got the version that the other can't live with, the import error alone ("cannot import name …") sends the
+reader to the wrong place. One with ``isolation = "auto"`` is not tried at all then.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from ._spec import PluginSpec
 
 def told_with_conflicts(error: PluginLoadError, spec: PluginSpec | None) -> PluginLoadError:
     """Return the error with what its distribution requires in vain, where that may be the reason."""
-    unmet = [] if spec is None or not spec.distribution or error.kind not in ("import", "init") else _unmet(spec.distribution)
-    if unmet:
+    missing = [] if spec is None or not spec.distribution or error.kind not in ("import", "init") else unmet(spec.distribution)
+    if missing:
         distribution = f"{spec.distribution} {spec.version}" if spec is not None else ""
-        error.args = (f"{error}; {distribution} requires {', '.join(unmet)}: two plugins may need different versions of it",)
+        error.args = (f"{error}; {distribution} requires {', '.join(missing)}: two plugins may need different versions of it",)
     return error
 
 
-def _unmet(distribution: str) -> list[str]:
+def unmet(distribution: str) -> list[str]:
+    """Return what a distribution requires and doesn't have here, as its metadata tells; nothing is imported."""
     import importlib_metadata
     from packaging.requirements import InvalidRequirement, Requirement
 

@@ -23,7 +23,8 @@ class Decided:
     the others what holds them."""
 
     isolation: str
-    word: str  # one of WORDS: what was agreed on, which a plugin that was moved has lost
+    word: str  # one of WORDS: what was agreed on
+    moved: str  # why it runs in a worker all the same; empty where it doesn't
     settings: Settings
     unheld: tuple[str, ...]
     held: Mapping[str, str]
@@ -38,9 +39,9 @@ class Decided:
 WORDS = ("none", "auto", "process")
 
 
-def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None, *, moved: bool = False) -> Decided:
+def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None, *, moved: str = "") -> Decided:
     """Decide. ``isolation`` is the application's own word: before the manifest's wish, and never below the operator's floor; ``moved``
-    says that the plugin has lost its place in this process.
+    says why the plugin has lost its place in this process, if it has.
 
     Raises ``ConfigError`` where it would, and ``SandboxUnavailable`` where a limit can't be enforced.
     """
@@ -80,7 +81,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         environment=tuple(config.env),
     )
     held = {} if place == "none" else {name: _holders(name, settings.cgroup) for name in resources.limited}
-    return Decided(place, word, settings, unheld, held)
+    return Decided(place, word, moved, settings, unheld, held)
 
 
 def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str | None) -> str:

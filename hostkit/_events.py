@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from ._log import tell
 from ._worker._failure import is_interrupt, message, type_name
@@ -20,13 +19,16 @@ from ._worker._failure import is_interrupt, message, type_name
 class Event:
     """Something that happened to a plugin; to the host as a whole where ``plugin`` is empty. ``at`` is ``time.time()``.
 
-    ``str(event)`` is the sentence that the log has.
+    ``str(event)`` is the sentence that the log has, at ``level``.
     """
 
     plugin: str
     at: float = field(default_factory=time.time, kw_only=True)
 
-    level: ClassVar[str] = "INFO"
+    @property
+    def level(self) -> str:
+        """How much it matters: INFO, WARNING or ERROR."""
+        return "INFO"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class PluginUnloaded(Event):
 
     error: str = ""
 
+    @property
+    def level(self) -> str:
+        return "ERROR" if self.error else "INFO"
+
     def __str__(self) -> str:
         if self.error:
             return f"plugin {self.plugin!r} did not close in order: {self.error}"
@@ -53,13 +59,16 @@ class PluginUnloaded(Event):
 
 @dataclass(frozen=True, slots=True)
 class IsolationChanged(Event):
-    """A plugin runs in another place than before, or than it was to."""
+    """A plugin runs in another place than before, or than it was to. ``asked``: the application or the operator wanted it so."""
 
     before: str
     after: str
     why: str
+    asked: bool = False
 
-    level: ClassVar[str] = "WARNING"
+    @property
+    def level(self) -> str:
+        return "INFO" if self.asked else "WARNING"
 
     def __str__(self) -> str:
         return f"plugin {self.plugin!r} moved from isolation {self.before} to {self.after}: {self.why}"
@@ -73,7 +82,9 @@ class BreakerChanged(Event):
     after: str
     why: str
 
-    level: ClassVar[str] = "WARNING"
+    @property
+    def level(self) -> str:
+        return "INFO" if self.after == "closed" else "WARNING"
 
     def __str__(self) -> str:
         return f"plugin {self.plugin!r}: circuit {self.after}, was {self.before}: {self.why}"
@@ -87,7 +98,9 @@ class HealthChanged(Event):
     after: str
     why: str
 
-    level: ClassVar[str] = "WARNING"
+    @property
+    def level(self) -> str:
+        return "INFO" if self.after == "healthy" else "WARNING"
 
     def __str__(self) -> str:
         return f"plugin {self.plugin!r} is {self.after}, was {self.before}{self.why and ': ' + self.why}"
@@ -99,7 +112,9 @@ class HostTampered(Event):
 
     changes: tuple[str, ...]
 
-    level: ClassVar[str] = "WARNING"
+    @property
+    def level(self) -> str:
+        return "WARNING"
 
     def __str__(self) -> str:
         return f"plugin {self.plugin!r} changed the host's process while it was loaded: {'; '.join(self.changes)}"
@@ -123,7 +138,9 @@ class ConfigRefused(Event):
     file: str
     why: str
 
-    level: ClassVar[str] = "ERROR"
+    @property
+    def level(self) -> str:
+        return "ERROR"
 
     def __str__(self) -> str:
         return f"{self.why}; what held before still holds"
@@ -149,7 +166,7 @@ class Events:
 
     def emit(self, event: Event) -> None:
         """Write an event to the log and tell the subscribers."""
-        tell("ERROR" if isinstance(event, PluginUnloaded) and event.error else event.level, str(event), plugin=event.plugin)
+        tell(event.level, str(event), plugin=event.plugin)
         for subscriber in self._subscribers:
             try:
                 subscriber(event)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from . import _config
 from ._ahead import Ahead
@@ -17,16 +18,20 @@ from ._config import HostConfig
 from ._contract import HealthStatus, PluginInfo, Status
 from ._deadline import Deadline
 from ._errors import CallError, ConfigError, HostkitError, PluginClosed, PluginNotFound
-from ._events import Event
+from ._events import ConfigApplied, ConfigRefused, Event
 from ._handle import PluginHandle, _Around
 from ._hooks import Hooks
 from ._lifetimes import unwatch, watch
 from ._loader import DRAIN, Loader, where_it_runs
 from ._names import checked_name
+from ._reconfiguration import Reconfiguration
 from ._record import Record
 from ._shape import UNTYPED, Shape
 from ._spec import PluginSpec
 from ._submitter import Submitter
+
+if TYPE_CHECKING:
+    from ._watching import Watch
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -54,11 +59,16 @@ class Host(_Around):
         except ValueError as error:
             raise ConfigError(f"app: {error}") from None
         self.app = app
+        self._source = Path(config).absolute() if isinstance(config, (str, Path)) else None
+        self._adapted: Callable[[HostConfig], HostConfig] = _as_it_is
         self.config = _config.load(config)
         hooks = Hooks(app, hookspecs, hook_errors)
         self.hook = hooks.relay
         self.submitter = Submitter(f"hostkit-submit-{app}")
         self._loader = Loader(app, self.config, hooks)
+        self._reconfiguration = Reconfiguration(self._loader)
+        self._reconfiguring = threading.Lock()  # held by whoever applies a configuration
+        self._watch: Watch | None = None
         self._handles: dict[str, PluginHandle[Any, Any]] = {}
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
@@ -69,14 +79,12 @@ class Host(_Around):
         """Make a host for working on plugins: hostkit's log is on, and time limits are ten minutes unless configured."""
         from loguru import logger
 
-        config = _config.load(arguments.pop("config", None))
-        patient = dict.fromkeys(("timeout", "start_timeout"), 600.0)
-        own = {name: getattr(config.defaults, name) for name in config.defaults.model_fields_set}
-        defaults = type(config.defaults).model_construct(**{**dict(config.defaults), **patient, **own})
-        defaults.__pydantic_fields_set__.clear()
-        defaults.__pydantic_fields_set__.update({*patient, *own})
         logger.enable("hostkit")
-        return cls(app, config=config.model_copy(update={"defaults": defaults}), **arguments)
+        source = arguments.pop("config", None)
+        host = cls(app, config=_patient(_config.load(source)), **arguments)
+        host._source = Path(source).absolute() if isinstance(source, (str, Path)) else None
+        host._adapted = _patient
+        return host
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
@@ -164,11 +172,10 @@ class Host(_Around):
     def reload(self, name: str, *, isolation: str | None = None) -> None:
         """Start the plugin anew, in the same place or another one, and swap it in under traffic: calls on the old one end there.
 
-        Raises as ``load``; then the old one stays.
+        The new one is asked for its ``health`` before it takes over; where it is unhealthy or offline that is a ``PluginLoadError`` of
+        kind ``health``. Raises as ``load``, too; the old one stays where anything is raised.
         """
-        record = self._loader.record(name)
-        with record.lock, record.wishing(isolation):
-            self._loader.reload(record)
+        self._loader.reload(self._loader.record(name), isolation, why="the application asked for it")
 
     def unload(self, name: str, *, timeout: float | None = None) -> None:
         """Let a plugin's calls end, within ``timeout`` seconds (10), and close it. Its next call loads it anew."""
@@ -204,6 +211,50 @@ class Host(_Around):
         """
         return self.info_of(self._loader.record(name))
 
+    def reload_config(self) -> tuple[str, ...]:
+        """Read the configuration file anew and apply what has changed, under traffic; return the changes as text.
+
+        Policies and time limits change at once; a plugin that is to run otherwise (isolation, workers, limits, its own ``config``) is
+        reloaded, a disabled one unloaded. An invalid file changes nothing, and a plugin for which a change can't be applied keeps what
+        it had: both are ``ConfigError``, the second one after the rest was applied. Thread-safe.
+        """
+        if self._source is None:
+            raise ConfigError("the configuration did not come from a file, so there is none to read again")
+        with self._reconfiguring:
+            config = self._adapted(_config.load(self._source))
+            changes, failures = self._reconfiguration.apply(config)
+            self.config = config
+        if changes:
+            self._loader.events.emit(ConfigApplied("", str(self._source), tuple(changes)))
+        if failures:
+            raise ConfigError(f"{self._source}: {'; '.join(failures)}")
+        return tuple(changes)
+
+    def watch_config(self) -> None:
+        """Call ``reload_config`` whenever the configuration file has changed, until the host is closed. Needs ``hostkit[watch]``.
+
+        A file that is invalid, half written or gone changes nothing and is told once, as a ``ConfigRefused`` event. Replace the file in
+        one step (``hostkit isolate`` and its siblings do): a writer that pauses is taken to be done. Idempotent. Raises ``ConfigError``.
+        """
+        if self._source is None:
+            raise ConfigError("the configuration did not come from a file, so there is none to watch")
+        from ._watching import Watch
+
+        changed = weakref.WeakMethod(self._config_changed)
+        with self._lock:
+            if self._watch is None and not self._closed:
+                self._watch = Watch(self._source, lambda: (method := changed()) and method())
+        # What was changed before the watch began.
+        if self.config != self._adapted(_config.load(self._source)):
+            self._config_changed()
+
+    def _config_changed(self) -> None:
+        try:
+            self.reload_config()
+        except HostkitError as error:
+            if not self._closed:
+                self._loader.events.emit(ConfigRefused("", str(self._source), str(error)))
+
     def subscribe(self, subscriber: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``subscriber`` with every ``Event`` from now on; return what ends that.
 
@@ -232,9 +283,12 @@ class Host(_Around):
             if self._closed:
                 return
             self._closed = self._loader.closed = True
+            watch, self._watch = self._watch, None
         unwatch(self)
         if self._loader.forked:
             return
+        if watch is not None:
+            watch.stop()
         deadline = Deadline.after(DRAIN if timeout is None else timeout)
         lanes = [(record, record.lane) for record in reversed(self._loader.loaded) if record.lane is not None]
         lanes += self._loader.leaving
@@ -322,3 +376,17 @@ class Host(_Around):
         if handle is None:
             handle = self._handles[name] = PluginHandle(self, self._loader.record(name), UNTYPED)
         return handle
+
+
+def _as_it_is(config: HostConfig) -> HostConfig:
+    return config
+
+
+def _patient(config: HostConfig) -> HostConfig:
+    """Return a configuration with time limits of ten minutes where it says nothing else."""
+    patient = dict.fromkeys(("timeout", "start_timeout"), 600.0)
+    own = {name: getattr(config.defaults, name) for name in config.defaults.model_fields_set}
+    defaults = type(config.defaults).model_construct(**{**dict(config.defaults), **patient, **own})
+    defaults.__pydantic_fields_set__.clear()
+    defaults.__pydantic_fields_set__.update({*patient, *own})
+    return config.model_copy(update={"defaults": defaults})

@@ -17,13 +17,23 @@ from ._ahead import Ahead
 from ._backends import BACKENDS, Backend, Opening
 from ._config import HostConfig
 from ._conflicts import told_with_conflicts
-from ._contract import Caller
+from ._contract import Caller, Status
 from ._deadline import Deadline
 from ._decided import Decided, decide
 from ._discovery import reread
-from ._errors import DuplicatePlugin, HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound, RequirementError
-from ._events import Events, PluginLoaded, PluginUnloaded
+from ._errors import (
+    CallError,
+    DuplicatePlugin,
+    HostForkedError,
+    HostkitError,
+    PluginClosed,
+    PluginLoadError,
+    PluginNotFound,
+    RequirementError,
+)
+from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginLoaded, PluginUnloaded
 from ._hooks import Hooks
+from ._here import Unfit, start_here
 from ._index import Index, default_file
 from ._lifetimes import FORKED
 from ._log import tell
@@ -51,10 +61,11 @@ class Loader:
         self._numbers = itertools.count(1)
         self._id_prefix = _new_prefix()
         self._lock = threading.RLock()  # guards everything below
-        self._index = Index(self._group, config.discovery.paths, file=default_file(self._group))
+        self._index = self._index_of(config)
         self._records: dict[str, Record] = {}
         self._order: list[str] = []
         self._leaving: dict[Lane, Record] = {}
+        self.events.subscribe(self._happened)
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
@@ -107,6 +118,18 @@ class Loader:
         with self._lock:
             self._records.pop(name, None)
 
+    def look_elsewhere(self, config: HostConfig) -> None:
+        """Find plugins as another configuration says, from now on."""
+        with self._lock:
+            self._index = self._index_of(config)
+
+    def drop_template(self) -> None:
+        """Fork from another template from now on; the workers of this one live on."""
+        with self._lock:
+            template, self.template = self.template, None
+        if template is not None:
+            template.close()
+
     def load(self, record: Record, ahead: Ahead | None = None) -> Lane:
         """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
         with record.lock:
@@ -147,20 +170,50 @@ class Loader:
         if decided.isolation != "none" and all(ahead.begun(other) or other.lane is not None for other in required):
             ahead.begin(record, decided, required)
 
-    def reload(self, record: Record) -> None:
-        """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.load``; then it stays."""
-        with record.lock:
+    def reload(self, record: Record, isolation: str | None, *, why: str, asked: bool = True) -> None:
+        """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.reload``; then it stays."""
+        with record.lock, record.wishing(isolation):
             before = record.lane
             specs = self._offered()
             self._load_required(record, specs)
             if before is None:
                 self._load_alone(record, specs, None)
-            else:
-                self._open(record, specs)
-                self._take_away(record, before, Deadline.after(DRAIN))
-                if self.closed:  # meanwhile, and the host may not have seen the new lane
-                    self.unload(record, Deadline.after(0.0))
-                    self._check_open(record)
+                return
+            lane = self._open(record, specs, check=True)
+            with self._lock:
+                self._leaving[before] = record
+            if self.closed:  # meanwhile, and the host may not have seen the new lane
+                self.unload(record, Deadline.after(0.0))
+        if lane.decided.isolation != before.decided.isolation:
+            self.events.emit(IsolationChanged(record.name, before.decided.isolation, lane.decided.isolation, why, asked))
+        self._end_leaving(record, before, Deadline.after(DRAIN))
+        if self.closed:
+            self._check_open(record)
+
+    def move(self, record: Record, why: str) -> None:
+        """Move a plugin out of this process, soon and on another thread, because of ``why``. It comes back by ``reload`` alone."""
+        threading.Thread(target=self._move, args=(record, why), name=f"hostkit-move-{record.name}", daemon=True).start()
+
+    def _move(self, record: Record, why: str) -> None:
+        with record.lock:
+            lane = record.lane
+            if lane is None or lane.decided.isolation != "none" or record.moved:
+                return
+            record.moved = why
+        try:
+            self.reload(record, None, why=why, asked=False)
+        except (HostkitError, OSError) as error:
+            record.moved = ""
+            if not self.closed:
+                tell("ERROR", f"plugin {record.name!r} can't be moved to a worker, though {why}: {error}", plugin=record.name)
+
+    def _happened(self, event: Event) -> None:
+        if isinstance(event, BreakerChanged) and event.after == "open":
+            record = self._records[event.plugin]
+            lane = record.lane
+            openings = 0 if record.breaker is None else record.breaker.openings_by_overrun
+            if lane is not None and lane.decided.auto and openings >= record.config.auto.openings:
+                self.move(record, f"its circuit opened {openings} times because calls overran their time")
 
     def unload(self, record: Record, deadline: Deadline) -> None:
         """Take a plugin's lane away and end it."""
@@ -168,9 +221,12 @@ class Loader:
             lane, record.lane = record.lane, None
             with self._lock:
                 self._order = [other for other in self._order if other != record.name]
+                if lane is not None:
+                    self._leaving[lane] = record
             if lane is not None:
                 self.hooks.unregister(record.name)
-                self._take_away(record, lane, deadline)
+        if lane is not None:
+            self._end_leaving(record, lane, deadline)
 
     def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
         """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
@@ -185,13 +241,10 @@ class Loader:
         finally:
             lane.ended.set()
 
-    def _take_away(self, record: Record, lane: Lane, drained: Deadline) -> None:
-        """End a lane that its record no longer has, so that the host's own close knows of it."""
-        with self._lock:
-            self._leaving[lane] = record
-            too_late = self.closed
+    def _end_leaving(self, record: Record, lane: Lane, drained: Deadline) -> None:
+        """End a lane that its record no longer has. The host's own close knows of it by ``leaving``."""
         try:
-            self.end(record, lane, Deadline.after(0.0) if too_late else drained)
+            self.end(record, lane, Deadline.after(0.0) if self.closed else drained)
         finally:
             with self._lock:
                 del self._leaving[lane]
@@ -211,6 +264,9 @@ class Loader:
             self.template.forget()
         if self._begun:
             self.monitor.forget()
+
+    def _index_of(self, config: HostConfig) -> Index:
+        return Index(self._group, config.discovery.paths, file=default_file(self._group))
 
     def _new_record(self, name: str) -> Record:
         record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
@@ -246,13 +302,13 @@ class Loader:
             registered = [name for name, record in self._records.items() if record.target is not None]
             return {**self._index.look(), **{name: PluginSpec(name, "") for name in registered}}
 
-    def _open(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None) -> Lane:
+    def _open(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None, *, check: bool = False) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
         try:
             decided, backend = self._start(record, specs, ahead)
         except PluginLoadError as error:
             raise told_with_conflicts(error, record.spec) from error.__cause__
-        lane = self._opened(record, decided, backend)
+        lane = self._opened(record, decided, backend, check=check)
         self.events.emit(PluginLoaded(record.name, decided.isolation))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
@@ -263,7 +319,27 @@ class Loader:
         if started is not None:
             return started
         decided = self._decide(record, specs, record.wished)
-        return decided, BACKENDS[decided.isolation](self._opening(record, decided))
+        try:
+            return decided, self._backend(record, decided)
+        except Unfit as error:
+            return self._start_moved(record, specs, error)
+
+    def _start_moved(self, record: Record, specs: Mapping[str, PluginSpec], why: Unfit) -> tuple[Decided, Backend]:
+        record.moved = str(why)
+        try:
+            decided = self._decide(record, specs, record.wished)
+            backend = self._backend(record, decided)
+        except BaseException:
+            record.moved = ""
+            raise
+        self.events.emit(IsolationChanged(record.name, "none", decided.isolation, str(why)))
+        return decided, backend
+
+    def _backend(self, record: Record, decided: Decided) -> Backend:
+        opening = self._opening(record, decided)
+        if decided.isolation == "none":
+            return start_here(opening, record.spec, may_leave=decided.auto, events=self.events)
+        return BACKENDS[decided.isolation](opening)
 
     def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
         self._check_open(record)
@@ -274,7 +350,7 @@ class Loader:
                 raise PluginNotFound(not_found(record.name, specs, self._group))
             record.spec = reread(spec, self._group, self.config.discovery.paths)
             record.manifest = record.spec.manifest
-        decided = decide(record.name, record.manifest, record.config, isolation)
+        decided = decide(record.name, record.manifest, record.config, isolation, moved=record.moved)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
         _requirements.check(record.name, record.manifest, specs, seen)
         return decided
@@ -303,9 +379,11 @@ class Loader:
                 self.template = Template(self.config.template.preload, self.monitor)
             return self.template
 
-    def _opened(self, record: Record, decided: Decided, backend: Backend) -> Lane:
+    def _opened(self, record: Record, decided: Decided, backend: Backend, *, check: bool) -> Lane:
         lane = Lane(backend, decided)
         try:
+            if check:
+                _check_health(record, backend)
             self.hooks.check(record.name, backend.hooks, isolated=decided.isolation != "none")
             self.hooks.admit(record, lane)
         except BaseException:
@@ -336,6 +414,25 @@ DRAIN = 10.0
 _UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
 
 
+_WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)
+
+
+def _check_health(record: Record, backend: Backend) -> None:
+    """Raise ``PluginLoadError`` of kind ``health`` for a plugin that isn't fit to take over from itself."""
+    try:
+        health = backend.health(Deadline.after(record.health_timeout))
+        if health.status in _WELL:
+            return
+        why = f"{health.status.value}: {health.message}"
+    except CallError as error:
+        why = str(error)
+    raise PluginLoadError(
+        f"plugin {record.name!r} was started anew and is not well ({why}), so the one before goes on; mend it, then reload it",
+        plugin=record.name,
+        kind="health",
+    )
+
+
 def _new_prefix() -> str:
     return secrets.token_hex(4) + "-"
 
@@ -347,6 +444,8 @@ def where_it_runs(decided: Decided) -> dict[str, Any]:
         "limits": dict(decided.settings.limits or {}),
         "held_by": dict(decided.held),
     }
+    if decided.moved:
+        found["moved"] = decided.moved
     if decided.unheld:
         found["warning"] = _UNHELD.format(", ".join(decided.unheld))
     return found

@@ -78,10 +78,17 @@ class Record:
         self.manifest = Manifest()
         self.target: object | None = None
         self.wished: str | None = None
+        self.moved = ""  # why it may not be in this process any more, whatever was wished
         self.closed = False
         self.halt = threading.Event()
         self._load = load
         self._numbers = numbers
+        self.breaker: Any = None
+        self.configure(config)
+
+    def configure(self, config: PluginConfig) -> None:
+        """Let another configuration hold."""
+        self.config = config
         self._rate = None if config.rate is None else Rate(config.rate)
         # Read with each call: plain values, not a model's fields.
         self._timeout = None if config.timeout == math.inf else config.timeout
@@ -96,12 +103,13 @@ class Record:
     @contextmanager
     def wishing(self, isolation: str | None) -> Iterator[None]:
         """Let the application's word on isolation hold, from now on unless the block raises. The caller holds ``lock``."""
-        before = self.wished
-        self.wished = isolation or before
+        before = self.wished, self.moved
+        if isolation is not None:
+            self.wished, self.moved = isolation, ""
         try:
             yield
         except BaseException:
-            self.wished = before
+            self.wished, self.moved = before
             raise
 
     def context(

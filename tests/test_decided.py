@@ -34,7 +34,7 @@ def test_who_may_be_moved_goes_where_the_limits_are_held_if_the_operator_demands
 
 def test_a_plugin_that_was_moved_runs_in_a_worker_whatever_was_wished():
     for word in RANKS:
-        decided = decide("calc", Manifest(isolation=word), PluginConfig(), None, moved=True)
+        decided = decide("calc", Manifest(isolation=word), PluginConfig(), None, moved="it was slow")
         assert (decided.isolation, decided.auto) == ("process", False)
 
 

@@ -7,7 +7,7 @@ import os
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,12 +35,13 @@ def install(
     manifest: str | None = None,
     manifest_name: str = "plugin.toml",
     version: str = "1.0",
+    requires: Iterable[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> str:
     """Write a package with ``source`` and its distribution's metadata into ``directory``, as pip would; return the package's name.
 
-    Put ``directory`` on ``sys.path`` to have the plugin found. ``attribute`` is the entry point's ("" for the module itself), and
-    ``files`` has further files of the package.
+    Put ``directory`` on ``sys.path`` to have the plugin found. ``attribute`` is the entry point's ("" for the module itself),
+    ``files`` has further files of the package, and ``requires`` what the distribution says that it needs.
     """
     package = name.replace("-", "_").replace(".", "_")
     place = directory / package
@@ -52,7 +53,8 @@ def install(
         (place / manifest_name).write_text(textwrap.dedent(manifest), encoding="utf-8")
     info = directory / f"{package}-{version}.dist-info"
     info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {text}" for text in requires), ""]
+    (info / "METADATA").write_text("\n".join(metadata), encoding="utf-8")
     target = f"{package}:{attribute}" if attribute else package
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n", encoding="utf-8")
     return package

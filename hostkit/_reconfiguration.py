@@ -1,0 +1,104 @@
+"""Apply a changed configuration to a host that runs, as the difference to the one before.
+
+    old, new ─► each plugin: policies at once ─► disabled: unloaded ─► enabled again: loaded ─► runs otherwise: reloaded under traffic
+
+What can't be applied leaves that plugin as it was, and is told; the rest is applied all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ._config import HostConfig, PluginConfig
+from ._deadline import Deadline
+from ._decided import WORDS, Decided, decide
+from ._errors import HostkitError
+from ._loader import DRAIN, Loader
+from ._record import Record
+
+_WHY = "the configuration says so"
+
+
+class Reconfiguration:
+    """Applies configurations to one host, one at a time. Not thread-safe; what it calls is, so that calls go on."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._put_down: set[str] = set()  # loaded when they were disabled
+
+    def apply(self, new: HostConfig) -> tuple[list[str], list[str]]:
+        """Apply it; return what changed and what could not be applied, as sentences."""
+        changes: list[str] = []
+        failures: list[str] = []
+        old = self._loader.config
+        self._loader.config = new
+        if new.discovery != old.discovery:
+            self._loader.look_elsewhere(new)
+            changes.append("discovery")
+        if new.template != old.template:
+            self._loader.drop_template()
+            changes.append("template")
+        records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
+        enabled = {name: new.plugin(name).enabled for name in records}
+        # What is switched off goes first, and before what it needs itself.
+        for record in sorted(reversed(records.values()), key=lambda record: enabled[record.name]):
+            config = new.plugin(record.name)
+            if said := ", ".join(_differences(record.config, config)):
+                try:
+                    self._apply_to(record, config)
+                except (HostkitError, OSError) as error:
+                    failures.append(f"plugin {record.name!r} keeps what it had ({said}): {error}")
+                else:
+                    changes.append(f"{record.name}: {said}")
+        return changes, failures
+
+    def _apply_to(self, record: Record, new: PluginConfig) -> None:
+        old, wished, moved = record.config, record.wished, record.moved
+        record.configure(new)
+        try:
+            self._put_in_place(record, old, new)
+        except BaseException:
+            record.wished, record.moved = wished, moved
+            record.configure(old)
+            raise
+
+    def _put_in_place(self, record: Record, old: PluginConfig, new: PluginConfig) -> None:
+        if not new.enabled:
+            if record.lane is not None:
+                self._put_down.add(record.name)
+                self._loader.unload(record, Deadline.after(DRAIN))
+            return
+        if old.isolation != new.isolation:
+            record.moved = ""
+            if record.wished is not None and WORDS.index(record.wished) < WORDS.index(new.isolation or "none"):
+                record.wished = None  # the operator's word is the last one
+        if record.lane is not None:
+            if old.config != new.config or self._runs_otherwise(record, record.lane.decided, new):
+                self._loader.reload(record, None, why=_WHY)
+        elif record.name in self._put_down:
+            self._loader.load(record)
+            self._put_down.discard(record.name)
+
+    def _runs_otherwise(self, record: Record, now: Decided, new: PluginConfig) -> bool:
+        then = decide(record.name, record.manifest, new, record.wished, moved=record.moved)
+        # A call carries its own timeout: nothing has to be started anew for another default.
+        settings = dataclasses.replace(then.settings, timeout=now.settings.timeout)
+        return dataclasses.replace(then, settings=settings) != now
+
+
+def _differences(old: PluginConfig, new: PluginConfig) -> Iterator[str]:
+    for key in PluginConfig.model_fields:
+        before, after = getattr(old, key), getattr(new, key)
+        if before != after:
+            # A plugin's own table may have secrets.
+            yield key if key == "config" else f"{key} {_shown(before)} → {_shown(after)}"
+
+
+def _shown(value: Any) -> str:  # Any: a field of the configuration
+    if hasattr(value, "model_dump"):
+        return "{" + ", ".join(f"{key} = {_shown(part)}" for key, part in value if part is not None) + "}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
