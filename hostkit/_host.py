@@ -217,10 +217,11 @@ class Host(_Around):
 
         Calls are ``Draining`` from now on, until the plugin is reloaded.
         """
-        lane = self._loader.record(name).lane
+        record = self._loader.record(name)
+        lane = record.lane
         if lane is None:
             return True
-        lane.gate.shut()
+        record.shut(lane)
         return lane.gate.wait_empty(Deadline.after(timeout))
 
     def close(self, timeout: float | None = None) -> None:
@@ -239,21 +240,24 @@ class Host(_Around):
         lanes = [(record, record.lane) for record in reversed(self._loader.loaded) if record.lane is not None]
         lanes += self._loader.leaving
         for record in self._loader.records:
-            record.closed = True
-            record.halt.set()
-        for _, lane in lanes:
-            lane.gate.shut()
+            record.closed = record.lane is None
+            record.halt()
+        for record, lane in lanes:
+            record.shut(lane)
         self.submitter.close()
         closed = Deadline.after(None if timeout is None else 2.0 * timeout)
         try:
             for record, lane in lanes:
                 self._loader.end(record, lane, deadline, closed.wait())
+                record.closed = True
         except BaseException:  # a second Ctrl-C: whoever sends it waits no longer
             for _, lane in lanes:
                 with suppress(HostkitError):
                     lane.backend.close(Deadline.after(0.0))
             raise
         finally:
+            for record in self._loader.records:
+                record.closed = True
             if self._loader.template is not None:
                 self._loader.template.close()
             self._loader.monitor.stop()

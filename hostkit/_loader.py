@@ -174,7 +174,7 @@ class Loader:
 
     def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
         """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
-        lane.gate.shut()
+        record.shut(lane)
         lane.gate.wait_empty(drained)
         closed = record.config.close_timeout if limit is None else min(limit, record.config.close_timeout)
         if not lane.ending.acquire(blocking=False):
@@ -213,7 +213,7 @@ class Loader:
             self.monitor.forget()
 
     def _new_record(self, name: str) -> Record:
-        record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
+        record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load, self.events)
         self._records[name] = record
         return record
 
@@ -253,6 +253,7 @@ class Loader:
         except PluginLoadError as error:
             raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend)
+        record.breaker.reset("the plugin was loaded anew")
         self.events.emit(PluginLoaded(record.name, decided.isolation))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
