@@ -110,7 +110,14 @@ class PluginClosed(Rejected):
 
 
 class CircuitOpen(Rejected):
-    """The plugin failed too often and is not called for now; the message says why and what clears it."""
+    """The plugin failed too often and is not called for now; the message says why and what clears it.
+
+    ``retry_after`` is the seconds until it is tried again; 0 while it is being tried, and where only a reload helps.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.retry_after = retry_after
 
 
 class Busy(Rejected):

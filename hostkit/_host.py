@@ -268,10 +268,11 @@ class Host(_Around):
 
         Calls are ``Draining`` from now on, until the plugin is reloaded.
         """
-        lane = self._loader.record(name).lane
+        record = self._loader.record(name)
+        lane = record.lane
         if lane is None:
             return True
-        lane.gate.shut()
+        record.shut(lane)
         return lane.gate.wait_empty(Deadline.after(timeout))
 
     def close(self, timeout: float | None = None) -> None:
@@ -285,29 +286,34 @@ class Host(_Around):
             self._closed = self._loader.closed = True
             watch, self._watch = self._watch, None
         unwatch(self)
-        if self._loader.forked:
-            return
-        if watch is not None:
-            watch.stop()
+        if not self._loader.forked:
+            if watch is not None:
+                watch.stop()
+            self._end_all(timeout)
+
+    def _end_all(self, timeout: float | None) -> None:
         deadline = Deadline.after(DRAIN if timeout is None else timeout)
         lanes = [(record, record.lane) for record in reversed(self._loader.loaded) if record.lane is not None]
         lanes += self._loader.leaving
         for record in self._loader.records:
-            record.closed = True
-            record.halt.set()
-        for _, lane in lanes:
-            lane.gate.shut()
+            record.closed = record.lane is None
+            record.halt()
+        for record, lane in lanes:
+            record.shut(lane)
         self.submitter.close()
         closed = Deadline.after(None if timeout is None else 2.0 * timeout)
         try:
             for record, lane in lanes:
                 self._loader.end(record, lane, deadline, closed.wait())
+                record.closed = True
         except BaseException:  # a second Ctrl-C: whoever sends it waits no longer
             for _, lane in lanes:
                 with suppress(HostkitError):
                     lane.backend.close(Deadline.after(0.0))
             raise
         finally:
+            for record in self._loader.records:
+                record.closed = True
             if self._loader.template is not None:
                 self._loader.template.close()
             self._loader.monitor.stop()
@@ -315,7 +321,8 @@ class Host(_Around):
     def forget(self) -> None:
         """Make this host what it can be in a fork of its process: a new one if it has loaded nothing, else a disarmed one, because its
         plugins are the parent's."""
-        self._lock = threading.Lock()
+        self._lock, self._reconfiguring = threading.Lock(), threading.Lock()
+        self._watch = None
         self.submitter.forget()
         self._loader.forget()
 

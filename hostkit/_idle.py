@@ -29,7 +29,7 @@ class Idle(Generic[T]):
         self._returned = returned
         self._lock = threading.Lock()  # guards everything below
         self._things: list[T] = []
-        self._waiting: deque[_Waiter[T]] = deque()
+        self._waiting: deque[Waiter[T]] = deque()
         self._failure: Callable[[], Exception] | None = None
 
     @property
@@ -47,7 +47,7 @@ class Idle(Generic[T]):
         with self._lock:
             if self._things:
                 return self._things.pop()
-            waiter: _ThreadWaiter[T] = self._enqueue(_ThreadWaiter())
+            waiter: ThreadWaiter[T] = self._enqueue(ThreadWaiter())
         try:
             waiter.wait(deadline)
         except BaseException:  # a Ctrl-C
@@ -60,7 +60,7 @@ class Idle(Generic[T]):
         with self._lock:
             if self._things:
                 return self._things.pop()
-            waiter: _LoopWaiter[T] = self._enqueue(_LoopWaiter())
+            waiter: LoopWaiter[T] = self._enqueue(LoopWaiter())
         try:
             await waiter.wait(deadline)
         except BaseException:  # a cancelled task, or a coroutine that is closed
@@ -106,7 +106,7 @@ class Idle(Generic[T]):
         self._waiting.append(waiter)
         return waiter
 
-    def _taken(self, waiter: _Waiter[T]) -> T:
+    def _taken(self, waiter: Waiter[T]) -> T:
         with self._lock:
             if waiter.things:
                 return waiter.things.pop()
@@ -115,7 +115,7 @@ class Idle(Generic[T]):
                 self._waiting.remove(waiter)
             raise NothingIdle if waiter.failure is None else waiter.failure()
 
-    def _abandon(self, waiter: _Waiter[T]) -> None:
+    def _abandon(self, waiter: Waiter[T]) -> None:
         """Let a waiter go that nobody waits on any more; what was handed to it meanwhile goes to the next one."""
         with suppress(Exception):  # nothing was handed over, or everything has failed
             thing = self._taken(waiter)
@@ -123,7 +123,7 @@ class Idle(Generic[T]):
             self._returned(thing)
 
 
-class _Waiter(Generic[T]):
+class Waiter(Generic[T]):
     def __init__(self) -> None:
         self.things: list[T] = []
         self.gone = False
@@ -140,10 +140,10 @@ class _Waiter(Generic[T]):
         raise NotImplementedError
 
 
-_W = TypeVar("_W", bound=_Waiter[Any])
+_W = TypeVar("_W", bound=Waiter[Any])
 
 
-class _ThreadWaiter(_Waiter[T]):
+class ThreadWaiter(Waiter[T]):
     def __init__(self) -> None:
         super().__init__()
         self._turn = threading.Lock()
@@ -158,7 +158,7 @@ class _ThreadWaiter(_Waiter[T]):
         self._turn.acquire(timeout=-1 if seconds is None else seconds)
 
 
-class _LoopWaiter(_Waiter[T]):
+class LoopWaiter(Waiter[T]):
     def __init__(self) -> None:
         super().__init__()
         self._loop = asyncio.get_running_loop()

@@ -32,8 +32,8 @@ from ._errors import (
     RequirementError,
 )
 from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginLoaded, PluginUnloaded
-from ._hooks import Hooks
 from ._here import Unfit, start_here
+from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lifetimes import FORKED
 from ._log import tell
@@ -211,7 +211,7 @@ class Loader:
         if isinstance(event, BreakerChanged) and event.after == "open":
             record = self._records[event.plugin]
             lane = record.lane
-            openings = 0 if record.breaker is None else record.breaker.openings_by_overrun
+            openings = record.breaker.openings_by_overrun
             if lane is not None and lane.decided.auto and openings >= record.config.auto.openings:
                 self.move(record, f"its circuit opened {openings} times because calls overran their time")
 
@@ -230,7 +230,7 @@ class Loader:
 
     def end(self, record: Record, lane: Lane, drained: Deadline, limit: float | None = None) -> None:
         """Let a lane's calls end, then close its backend, within ``limit`` seconds (the plugin's ``close_timeout``)."""
-        lane.gate.shut()
+        record.shut(lane)
         lane.gate.wait_empty(drained)
         closed = record.config.close_timeout if limit is None else min(limit, record.config.close_timeout)
         if not lane.ending.acquire(blocking=False):
@@ -269,7 +269,7 @@ class Loader:
         return Index(self._group, config.discovery.paths, file=default_file(self._group))
 
     def _new_record(self, name: str) -> Record:
-        record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load)
+        record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load, self.events)
         self._records[name] = record
         return record
 
@@ -309,6 +309,7 @@ class Loader:
         except PluginLoadError as error:
             raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend, check=check)
+        record.breaker.reset("the plugin was loaded anew")
         self.events.emit(PluginLoaded(record.name, decided.isolation))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)

@@ -41,10 +41,11 @@ class Reconfiguration:
             self._loader.drop_template()
             changes.append("template")
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
-        enabled = {name: new.plugin(name).enabled for name in records}
+        configs = {record: new.plugin(name) for name, record in records.items()}
         # What is switched off goes first, and before what it needs itself.
-        for record in sorted(reversed(records.values()), key=lambda record: enabled[record.name]):
-            config = new.plugin(record.name)
+        off = [record for record in reversed(configs) if not configs[record].enabled]
+        for record in (*off, *(record for record in configs if configs[record].enabled)):
+            config = configs[record]
             if said := ", ".join(_differences(record.config, config)):
                 try:
                     self._apply_to(record, config)

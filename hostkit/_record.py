@@ -1,8 +1,12 @@
 """Everything that belongs to one plugin of a host, and the walk of one call through it.
 
-call ─► context ─► lane (loaded on first use) ─► rate ─► gate ─► backend.call ─► answer
-                     ▲                                              │
-                     └── a repeat, where it is safe ◄── CallError ◄─┘
+call ─► context ─► lane (loaded on first use) ─► gate ─► rate ─► bulkhead ─► breaker ─► backend.call ─► answer
+                     ▲                                                          │
+                     └── a repeat, where it is safe, until the deadline ◄── CallError
+
+The gate comes first, so that a plugin that is drained takes no turn of a rate; who waits in the bulkhead's line has left it, so
+that a reload waits for nobody there and a call goes to the lane that is there when its turn comes. The breaker comes last, so that
+a refusal by another policy says nothing of the plugin. Each repeat begins at the gate.
 """
 
 from __future__ import annotations
@@ -17,11 +21,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._backends import Backend
+from ._breaker import Breaker, State
+from ._bulkhead import Bulkhead
 from ._config import HealthConfig, PluginConfig
 from ._contract import Caller, ExecutionContext
+from ._deadline import Deadline
 from ._decided import Decided
 from ._errors import CallError, CallTimeout, Draining, InvalidRequest, PluginClosed, RateLimited, Rejected
+from ._events import BreakerChanged, Events
 from ._gate import Gate, GateShut
+from ._idle import LoopWaiter, ThreadWaiter, Waiter
 from ._log import tell
 from ._manifest import Manifest
 from ._raised import invalid_request
@@ -68,9 +77,9 @@ class Record:
         caller: Caller,
         numbers: itertools.count[int],
         load: Callable[[Record], Lane],
+        events: Events,
     ) -> None:
         self.name = name
-        self.config = config
         self.caller = caller
         self.lock = threading.RLock()  # guards lane's replacement, spec, manifest, target
         self.lane: Lane | None = None
@@ -80,17 +89,34 @@ class Record:
         self.wished: str | None = None
         self.moved = ""  # why it may not be in this process any more, whatever was wished
         self.closed = False
-        self.halt = threading.Event()
+        self.breaker = Breaker(config.breaker, on_change=self._breaker_changed)
+        self._events = events
         self._load = load
         self._numbers = numbers
-        self.breaker: Any = None
-        self.configure(config)
+        self._halted = threading.Event()
+        self._pausing: set[LoopWaiter[None]] = set()  # tasks between two attempts
+        self._configuring = threading.Lock()  # guards the replacement of what follows
+        self._rate: Rate | None = None
+        self._bulkhead: Bulkhead | None = None  # once there is one it stays, because calls are in it
+        self._configure(config)
 
     def configure(self, config: PluginConfig) -> None:
-        """Let another configuration hold."""
+        """Go by another configuration from now on, under traffic. A policy whose own table is the same keeps what it has counted, and
+        calls in flight keep the time that they were given. What a backend is opened with needs a reload."""
+        with self._configuring:
+            self._configure(config, self.config)
+        self.breaker.configure(config.breaker)
+
+    def _configure(self, config: PluginConfig, before: PluginConfig | None = None) -> None:
+        if before is None or config.rate != before.rate:
+            self._rate = None if config.rate is None else Rate(config.rate)
+        if self._bulkhead is not None:
+            self._bulkhead.configure(config.bulkhead)
+        elif config.bulkhead is not None:
+            self._bulkhead = Bulkhead(config.bulkhead)
         self.config = config
-        self._rate = None if config.rate is None else Rate(config.rate)
         # Read with each call: plain values, not a model's fields.
+        self._bounded = self._rate is not None or self._bulkhead is not None
         self._timeout = None if config.timeout == math.inf else config.timeout
         self._retries = config.retry.attempts - 1
 
@@ -138,29 +164,50 @@ class Record:
             _caller=self.caller,
         )
 
-    def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:  # Any: as the shape says
+    def call(  # noqa: C901, PLR0912 - one straight piece, because a call in-process takes two microseconds
+        self, context: ExecutionContext, request: object, shape: Shape
+    ) -> Any:  # Any: as the shape says
         """Answer one call."""
-        while True:
-            lane = self.lane
-            if lane is None:
-                lane = self._load(self)
-            try:
-                if lane.special or self._rate is not None or context._timeout == 0:
-                    self._admit(lane, context)
-                gate = lane.gate
+        reached: CallError | None = None
+        try:
+            while True:
+                lane = self.lane
+                if lane is None:
+                    lane = self._load(self)
                 try:
-                    gate.enter(context)
-                    if gate.is_shut:
-                        raise GateShut
-                    context._backend = lane.backend
-                    return lane.call(context, request, shape)
-                finally:
-                    gate.leave(context)
-            except GateShut:
-                self._raise_if_shut(lane, context)
-            except CallError as error:
-                if self.halt.wait(self._again(error, context, lane)) or context._cancelled:
-                    raise
+                    # As _Attempt does it, written out.
+                    gate, breaker = lane.gate, self.breaker
+                    permit = breaker.permit
+                    try:
+                        gate.enter(context)
+                        if gate.is_shut:
+                            raise GateShut
+                        if self._bounded or lane.special or context._timeout == 0:
+                            self._admit(lane, context, ThreadWaiter)
+                        if permit is None:
+                            permit = breaker.admit(context)
+                        context._backend = lane.backend
+                        answer = lane.call(context, request, shape)
+                        if breaker.uneasy:
+                            breaker.succeeded(context, permit)
+                        return answer
+                    except InLine as line:
+                        gate.leave(context)
+                        line.bulkhead.wait(context, self._is_shut)
+                    except BaseException as error:
+                        breaker.ended(context, permit, error)
+                        raise
+                    finally:
+                        gate.leave(context)
+                except GateShut:
+                    self._raise_if_shut(lane, context, reached)
+                except CallError as error:
+                    if self._halted.wait(self._again(error, context, lane, reached)) or context._cancelled:
+                        raise _told(error, reached) from None
+                    reached = _latest(error, reached)
+        finally:
+            if self._bulkhead is not None:
+                self._bulkhead.leave(context)
 
     def cancel(self, context: ExecutionContext) -> None:
         """Tell a call that nobody waits for its answer any more: one that has not begun never does, one that runs is told."""
@@ -170,73 +217,93 @@ class Record:
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         """Answer one call without blocking the running event loop."""
-        while True:
-            lane = self.lane
-            if lane is None:
-                lane = await asyncio.to_thread(self._load, self)
-            try:
-                if lane.special or self._rate is not None or context._timeout == 0:
-                    self._admit(lane, context)
-                gate = lane.gate
+        reached: CallError | None = None
+        try:
+            while True:
+                lane = self.lane
+                if lane is None:
+                    lane = await asyncio.to_thread(self._load, self)
                 try:
-                    gate.enter(context)
-                    if gate.is_shut:
-                        raise GateShut
-                    return await lane.backend.acall(context, request, shape)
-                finally:
-                    gate.leave(context)
-            except GateShut:
-                self._raise_if_shut(lane, context)
-            except CallError as error:
-                await asyncio.sleep(self._again(error, context, lane))
+                    try:
+                        with _Attempt(self, lane, context, LoopWaiter):
+                            return await lane.backend.acall(context, request, shape)
+                    except InLine as line:
+                        await line.bulkhead.await_turn(context, self._is_shut)
+                except GateShut:
+                    self._raise_if_shut(lane, context, reached)
+                except CallError as error:
+                    if await self._halted_within(self._again(error, context, lane, reached)):
+                        raise _told(error, reached) from None
+                    reached = _latest(error, reached)
+        finally:
+            if self._bulkhead is not None:
+                self._bulkhead.leave(context)
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
-        while True:
-            lane = self.lane or self._load(self)
-            try:
-                self._admit(lane, context, streaming=True)
-                with lane.gate.entered(context):
-                    yield from lane.backend.stream(context, request, shape)
-                    return
-            except GateShut:
-                self._raise_if_shut(lane, context)
-            except CallError as error:
-                self._tell(error)
-                raise
+        try:
+            while True:
+                lane = self.lane or self._load(self)
+                try:
+                    with _Attempt(self, lane, context, ThreadWaiter, streaming=True):
+                        yield from lane.backend.stream(context, request, shape)
+                        return
+                except InLine as line:
+                    line.bulkhead.wait(context, self._is_shut)
+                except GateShut:
+                    self._raise_if_shut(lane, context)
+        except CallError as error:
+            self._tell(error)
+            raise
+        finally:
+            if self._bulkhead is not None:
+                self._bulkhead.leave(context)
 
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
         """Answer one call item by item, without blocking the running event loop."""
-        while True:
-            lane = self.lane
-            if lane is None:
-                lane = await asyncio.to_thread(self._load, self)
-            try:
-                self._admit(lane, context, streaming=True)
-                with lane.gate.entered(context):
-                    async for item in lane.backend.astream(context, request, shape):
-                        yield item
-                    return
-            except GateShut:
-                self._raise_if_shut(lane, context)
-            except CallError as error:
-                self._tell(error)
-                raise
+        try:
+            while True:
+                lane = self.lane
+                if lane is None:
+                    lane = await asyncio.to_thread(self._load, self)
+                try:
+                    with _Attempt(self, lane, context, LoopWaiter, streaming=True):
+                        async for item in lane.backend.astream(context, request, shape):
+                            yield item
+                        return
+                except InLine as line:
+                    await line.bulkhead.await_turn(context, self._is_shut)
+                except GateShut:
+                    self._raise_if_shut(lane, context)
+        except CallError as error:
+            self._tell(error)
+            raise
+        finally:
+            if self._bulkhead is not None:
+                self._bulkhead.leave(context)
 
     def call_hook(self, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         """Call one hook implementation. Never repeated. None where the plugin has none of that name now."""
         context = self.context(None, None, None, None, None)
-        lane = self.enter_for_hook(context, name)
-        if lane is None:
-            return None
         try:
-            return lane.backend.call_hook(context, name, arguments, crossing)
+            while True:
+                lane = self.lane
+                if lane is None or name not in lane.backend.hooks:
+                    return None
+                try:
+                    with _Attempt(self, lane, context, ThreadWaiter, hook=True):
+                        return lane.backend.call_hook(context, name, arguments, crossing)
+                except InLine as line:
+                    line.bulkhead.wait(context, self._is_shut)
+                except GateShut:
+                    self._raise_if_shut(lane, context)
         finally:
-            lane.gate.leave(context)
+            if self._bulkhead is not None:
+                self._bulkhead.leave(context)
 
     def enter_for_hook(self, context: ExecutionContext, name: str) -> Lane | None:
-        """Enter the gate of the lane that has this hook implementation, and return it. None where the plugin was just unloaded, or
-        reloaded with other code."""
+        """Enter the gate of the lane that has this hook wrapper, and return it. None where the plugin was just unloaded, or reloaded
+        with other code. A wrapper goes past the other policies: it runs around calls of other plugins, and of its own."""
         while True:
             lane = self.lane
             if lane is None or name not in lane.backend.hooks:
@@ -247,47 +314,104 @@ class Record:
             lane.gate.leave(context)
             self._raise_if_shut(lane, context)
 
-    def _admit(self, lane: Lane, context: ExecutionContext, *, streaming: bool = False) -> None:
-        where: dict[str, Any] = {"plugin": self.name, "request_id": context.request_id}
-        if lane.hooks_only:
-            raise InvalidRequest(f"plugin {self.name!r} has no execute: it implements hooks only; call them by host.hook", **where)
-        if lane.streams and not streaming:
-            raise InvalidRequest(f"plugin {self.name!r} streams its answer: call stream() or astream() instead", **where)
-        if context._timeout == 0:
-            raise CallTimeout(f"plugin {self.name!r} was not called: the timeout of 0 s had passed", phase="queue", **where)
-        if self._rate is not None:
+    def shut(self, lane: Lane) -> None:
+        """Let a lane take no more calls; who waits in line is sent away, unless a reload has put another lane in this one's place."""
+        lane.gate.shut()
+        if self._bulkhead is not None and self.lane in (lane, None):
+            self._bulkhead.turn_away()
+
+    def halt(self) -> None:
+        """Let nobody wait for a repeat any more."""
+        self._halted.set()
+        for waiter in list(self._pausing):
+            waiter.wake()
+
+    def _is_shut(self) -> bool:
+        lane = self.lane
+        return lane is not None and lane.gate.is_shut
+
+    def _breaker_changed(self, before: State, after: State, why: str) -> None:
+        self._events.emit(BreakerChanged(self.name, before.value, after.value, why))
+
+    def _admit(
+        self,
+        lane: Lane,
+        context: ExecutionContext,
+        waiter: Callable[[], Waiter[None]],
+        *,
+        streaming: bool = False,
+        hook: bool = False,
+    ) -> None:
+        """Refuse what can't be called; take a turn of the rate, and a place of the bulkhead. Raises ``InLine``."""
+        if not hook:
+            self._check(lane, context, streaming=streaming)
+        bulkhead = self._bulkhead
+        if bulkhead is not None and context in bulkhead:
+            return  # it was in line
+        if self._rate is not None and not hook:
             wait = self._rate.take()
             if wait:
-                rate = self.config.rate
-                assert rate is not None
-                raise RateLimited(
-                    f"plugin {self.name!r} takes {rate.per_second:g} calls a second (burst {rate.burst}); try again in {wait:.3f} s",
-                    retry_after=wait,
-                    phase="queue",
-                    **where,
-                )
+                raise self._rate_limited(wait, context)
+        if bulkhead is not None and not bulkhead.enter(context, waiter):
+            context._backend = bulkhead  # for whoever cancels the call
+            raise InLine(bulkhead)
 
-    def _raise_if_shut(self, lane: Lane, context: ExecutionContext) -> None:
+    def _check(self, lane: Lane, context: ExecutionContext, *, streaming: bool) -> None:
+        if lane.hooks_only:
+            text = f"plugin {self.name!r} has no execute: it implements hooks only; call them by host.hook"
+            raise InvalidRequest(text, plugin=self.name, request_id=context.request_id)
+        if lane.streams and not streaming:
+            text = f"plugin {self.name!r} streams its answer: call stream() or astream() instead"
+            raise InvalidRequest(text, plugin=self.name, request_id=context.request_id)
+        if context._timeout == 0:
+            text = f"plugin {self.name!r} was not called: the timeout of 0 s had passed"
+            raise CallTimeout(text, plugin=self.name, request_id=context.request_id, phase="queue")
+
+    def _rate_limited(self, wait: float, context: ExecutionContext) -> CallError:
+        rate = self.config.rate
+        takes = "too" if rate is None else f"{rate.per_second:g} calls a second (burst {rate.burst})"
+        return RateLimited(
+            f"plugin {self.name!r} takes {takes}; try again in {wait:.3f} s",
+            retry_after=wait,
+            plugin=self.name,
+            request_id=context.request_id,
+            phase="queue",
+        )
+
+    def _raise_if_shut(self, lane: Lane, context: ExecutionContext, reached: CallError | None = None) -> None:
         """Raise unless a reload has put another lane in this one's place."""
         if self.lane is not lane and not self.closed:
             return
         where: dict[str, Any] = {"plugin": self.name, "request_id": context.request_id, "phase": "queue"}
         if self.closed:
-            raise PluginClosed(f"plugin {self.name!r} is closed", **where) from None
-        raise Draining(f"plugin {self.name!r} takes no new calls: it is being drained", **where) from None
+            raise _told(PluginClosed(f"plugin {self.name!r} is closed", **where), reached) from None
+        raise _told(Draining(f"plugin {self.name!r} takes no new calls: it is being drained", **where), reached) from None
 
-    def _again(self, error: CallError, context: ExecutionContext, lane: Lane) -> float:
+    def _again(self, error: CallError, context: ExecutionContext, lane: Lane, reached: CallError | None) -> float:
         """Make the context that of a repeat and return the seconds to wait before it, or raise what happened."""
         if isinstance(error, PluginClosed) and self.lane is not lane and not self.closed and not context._cancelled:
             return 0.0  # it waited for its turn while a reload put another lane in this one's place
         may = context.attempt <= context.max_retries and may_repeat(error, idempotent=self.manifest.idempotent)
         left = context.remaining()
-        wait = pause(self.config.retry, context.attempt) if may else 0.0
+        wait = pause(self.config.retry, context.attempt, error) if may else 0.0
         if not may or context._cancelled or (left is not None and left <= wait):
             self._tell(error)
-            raise error
+            raise _told(error, reached)
+        if self._bulkhead is not None:
+            self._bulkhead.leave(context)
         context._attempt += 1
         return wait
+
+    async def _halted_within(self, seconds: float) -> bool:
+        """Wait, and return whether that was ended by ``halt``."""
+        waiter: LoopWaiter[None] = LoopWaiter()
+        self._pausing.add(waiter)
+        try:
+            if not self._halted.is_set():
+                await waiter.wait(Deadline.after(seconds))
+        finally:
+            self._pausing.discard(waiter)
+        return self._halted.is_set()
 
     def _tell(self, error: CallError) -> None:
         level = "DEBUG" if isinstance(error, Rejected) else "WARNING"
@@ -313,3 +437,66 @@ class Record:
 
     def _wrong(self, path: str, expected: str, value: object) -> CallError:
         return invalid_request([{"path": path, "expected": expected, "found": found(value)}], plugin=self.name, request_id="")
+
+
+class InLine(Exception):
+    """A call waits for a place in the bulkhead."""
+
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        super().__init__()
+        self.bulkhead = bulkhead
+
+
+class _Attempt:
+    """One attempt of a call, around what the backend does: gate, rate, bulkhead, breaker. However it ends, the gate is left and the
+    breaker knows; the bulkhead's place is the walk's. Raises ``GateShut``, ``InLine`` and what a policy refuses with."""
+
+    __slots__ = ("_breaker", "_context", "_how", "_lane", "_permit", "_record", "_waiter")
+
+    def __init__(
+        self, record: Record, lane: Lane, context: ExecutionContext, waiter: Callable[[], Waiter[None]], **how: bool
+    ) -> None:
+        self._record = record
+        self._lane = lane
+        self._context = context
+        self._waiter = waiter
+        self._how = how
+        self._breaker = record.breaker
+        self._permit = self._breaker.permit
+
+    def __enter__(self) -> None:
+        record, lane, context = self._record, self._lane, self._context
+        try:
+            lane.gate.enter(context)
+            if lane.gate.is_shut:
+                raise GateShut
+            if record._bounded or lane.special or context._timeout == 0:
+                record._admit(lane, context, self._waiter, **self._how)
+            if self._permit is None:
+                self._permit = self._breaker.admit(context)
+        except BaseException as error:
+            self.__exit__(None, error)
+            raise
+
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        try:
+            if error is not None:
+                self._breaker.ended(self._context, self._permit, error)
+            elif self._breaker.uneasy:
+                self._breaker.succeeded(self._context, self._permit)
+        finally:
+            self._lane.gate.leave(self._context)
+
+
+def _latest(error: CallError, reached: CallError | None) -> CallError | None:
+    """Return the last error of a call that reached its plugin."""
+    return reached if isinstance(error, Rejected) else error
+
+
+def _told(error: CallError, reached: CallError | None) -> CallError:
+    """Return what the caller is told when a repeat ends in ``error``: where that was refused, but an earlier try had reached the
+    plugin, "it never reached the plugin" would be wrong."""
+    if reached is None or not isinstance(error, Rejected):
+        return error
+    reached.add_note(f"A repeat was refused: {type(error).__name__}: {error}")
+    return reached
