@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._backends import Settings
+from ._backends import BACKENDS, Settings
 from ._cgroup import delegated
 from ._config import PluginConfig, RecycleConfig
 from ._errors import ConfigError, SandboxUnavailable
@@ -23,7 +23,7 @@ class Decided:
     the others what holds them."""
 
     isolation: str
-    word: str  # one of WORDS: what was agreed on
+    word: str  # one of words(): what was agreed on
     moved: str  # why it runs in a worker all the same; empty where it doesn't
     settings: Settings
     unheld: tuple[str, ...]
@@ -35,8 +35,10 @@ class Decided:
         return self.word == "auto" and self.isolation == "none"
 
 
-# What ``isolation`` may say, from the least isolated to the most; in between is who begins in-process and may be moved.
-WORDS = ("none", "auto", "process")
+def words() -> list[str]:
+    """Return what ``isolation`` may say, from the least isolated to the most. A plugin with ``auto`` begins in-process and may be moved."""
+    least, *more = BACKENDS
+    return [least, "auto", *more]
 
 
 def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str | None, *, moved: str = "") -> Decided:
@@ -85,7 +87,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
 
 
 def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str | None) -> str:
-    ranks = {word: rank for rank, word in enumerate(WORDS)}
+    ranks = {word: rank for rank, word in enumerate(words())}
     floor = config.isolation or "none"
     wish = (manifest.wished_isolation or "none") if asked is None else asked
     if not isinstance(wish, str) or wish not in ranks:

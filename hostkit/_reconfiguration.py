@@ -13,7 +13,7 @@ from typing import Any
 
 from ._config import HostConfig, PluginConfig
 from ._deadline import Deadline
-from ._decided import WORDS, Decided, decide
+from ._decided import Decided, decide, words
 from ._errors import HostkitError
 from ._loader import DRAIN, Loader
 from ._record import Record
@@ -73,7 +73,7 @@ class Reconfiguration:
             return
         if old.isolation != new.isolation:
             record.moved = ""
-            if record.wished is not None and WORDS.index(record.wished) < WORDS.index(new.isolation or "none"):
+            if record.wished is not None and _is_below(record.wished, new.isolation):
                 record.wished = None  # the operator's word is the last one
         if record.lane is not None:
             if old.config != new.config or self._runs_otherwise(record, record.lane.decided, new):
@@ -87,6 +87,10 @@ class Reconfiguration:
         # A call carries its own timeout: nothing has to be started anew for another default.
         settings = dataclasses.replace(then.settings, timeout=now.settings.timeout)
         return dataclasses.replace(then, settings=settings) != now
+
+
+def _is_below(wish: str, floor: str | None) -> bool:
+    return floor is not None and words().index(wish) < words().index(floor)
 
 
 def _differences(old: PluginConfig, new: PluginConfig) -> Iterator[str]:

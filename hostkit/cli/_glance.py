@@ -66,7 +66,7 @@ def glance(path: Path) -> Glance:
 
 def glance_of(config: HostConfig) -> Glance:
     """Return what a listing needs of a configuration."""
-    from .._decided import WORDS
+    from .._decided import words
 
     plugins = {normalized(name): config.plugin(name) for name in config.plugins}
     return Glance(
@@ -74,7 +74,7 @@ def glance_of(config: HostConfig) -> Glance:
         isolation=config.defaults.isolation,
         isolations={name: plugin.isolation for name, plugin in plugins.items()},
         disabled=[name for name, plugin in plugins.items() if not plugin.enabled],
-        words=list(WORDS),
+        words=words(),
     )
 
 

@@ -126,9 +126,9 @@ class IsolationWord(_ParamType):
 
 
 def _isolation_words() -> list[str]:
-    from .._decided import WORDS  # asyncio and more, which most runs don't need at this point
+    from .._decided import words  # asyncio and more, which most runs don't need at this point
 
-    return list(WORDS)
+    return words()
 
 
 class Seconds(_ParamType):
