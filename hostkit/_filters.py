@@ -13,10 +13,14 @@ decides about warnings of modules that were there before. Patterns are read and 
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Collection
 
 from ._worker._failure import class_name
+
+# Names here mean what they meant before any plugin was loaded: functions look builtins up in what this is where they are defined.
+__builtins__ = vars(builtins).copy()  # type: ignore[assignment]  # which is what an imported module has
 
 _LEAST_TEXT = 8
 # Characters that stand for themselves, the escaped ones included.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from ._filters import is_narrow, module_of
 from ._unasked import name_of, plain, same, told
 from ._worker._failure import class_name, message
+
+# Names here mean what they meant before any plugin was loaded: functions look builtins up in what this is where they are defined.
+__builtins__ = vars(builtins).copy()  # type: ignore[assignment]  # which is what an imported module has
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,11 @@ class List:
 
     def changes(self, seen: tuple[list[Any], list[Any]], others: Others) -> Iterable[Change]:
         there = self.read()
+        was, before = seen
         if not issubclass(type(there), list):
-            yield Change(self.what, f"{self.noun}replaced by {told(there)}")
+            if there is not was:
+                yield Change(self.what, f"{self.noun}replaced by {told(there)}")
             return
-        _, before = seen
         now = _items(there)
         if len(now) == len(before) and not any(map(is_not, now, before)):
             return
@@ -144,7 +149,8 @@ class List:
             there, before = seen
             added = _added(before, _items(self.read()))
             stay = [(item, behind) for item, behind in added if self.harmless(item, others, behind=behind)]
-            there[:] = [*(item for item, behind in stay if not behind), *before, *(item for item, behind in stay if behind)]
+            if issubclass(type(there), list):
+                there[:] = [*(item for item, behind in stay if not behind), *before, *(item for item, behind in stay if behind)]
             self.write(there)
         return ()
 
@@ -252,7 +258,7 @@ class Modules:
         return sys.modules  # type: ignore[return-value]  # it holds whatever somebody put there
 
     def changes(self, seen: dict[str, object], others: Others) -> Iterable[Change]:
-        now: Any = sys.modules
+        now: Any = getattr(sys, "modules", None)
         if now is not seen:
             yield Change(self.what, f"replaced by {told(now)}")
         for name, module in _replaced(others, seen):
@@ -278,20 +284,21 @@ def _replaced(others: Others, now: Mapping[str, object]) -> Iterator[tuple[str, 
                 yield name, there
 
 
-def _moved(before: Mapping[Any, object], now: Mapping[Any, object]) -> bool:
+def _moved(before: dict[str, object], now: Mapping[str, object]) -> bool:
     """Whether anything may be replaced or removed. Dictionaries keep their order and what is new comes last, so the values can be
-    compared place by place, which takes half as long as looking up the names.
+    compared place by place, which takes half as long as looking up the names; the last name, whose value may have been given to a
+    new one, is looked up.
     """
-    return len(now) < len(before) or any(map(is_not, before.values(), now.values()))
+    return next(reversed(before), None) not in now or any(map(is_not, before.values(), now.values()))
 
 
 class _Names(NamedTuple):
     """The names in a module or class: what each stands for."""
 
     label: str
-    owner: object
+    owner: Any
     live: Mapping[str, object]
-    before: Mapping[str, object]
+    before: dict[str, object]
 
     def differences(self) -> Iterator[tuple[str, object, object]]:
         """Yield each name with what it stood for and stands for."""
@@ -374,7 +381,7 @@ _CHANGING: Mapping[str, frozenset[str]] = {
 
 
 def _names_of(module: str) -> Iterator[_Names]:
-    there = sys.modules.get(module)
+    there: Any = sys.modules.get(module)
     if not issubclass(type(there), ModuleType):
         return
     live = ModuleType.__getattribute__(there, "__dict__")

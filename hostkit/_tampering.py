@@ -20,8 +20,8 @@ Other threads are not told apart: what the host itself changes meanwhile (``os.c
 
 from __future__ import annotations
 
+import builtins
 import gc
-import locale
 import logging
 import re
 import socket
@@ -29,6 +29,7 @@ import sys
 import warnings
 from asyncio import events
 from collections.abc import Callable, Collection, Iterable
+from locale import LC_ALL, setlocale
 from os import O_CLOEXEC, O_RDONLY, chdir, close, getcwd, read, umask  # bound here, to be the system's own when they are needed
 from os import open as open_
 from typing import Any
@@ -36,6 +37,9 @@ from typing import Any
 from ._filters import told as told_filter
 from ._looks import Attributes, Change, Environment, List, Look, Modules, Others, Setting, Signals, behind_all, failed, narrow
 from ._worker._failure import class_name
+
+# Names here mean what they meant before any plugin was loaded: functions look builtins up in what this is where they are defined.
+__builtins__ = vars(builtins).copy()  # type: ignore[assignment]  # which is what an imported module has
 
 __all__ = ["Change", "Snapshot"]
 
@@ -126,10 +130,16 @@ def _status() -> bytes:
 _UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
+def _names(owner: object, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    """Return how to read and write an attribute, past what its owner's class would say by then."""
+    names = vars(owner)
+    return lambda: names.get(name), lambda value: names.__setitem__(name, value)
+
+
 def _filters() -> Any:
     """Return the warnings filters in force: from Python 3.14 on a context may have its own."""
     of_context = getattr(warnings, "_get_filters", None)
-    return warnings.filters if of_context is None else of_context()
+    return getattr(warnings, "filters", None) if of_context is None else of_context()
 
 
 def _set_filters(filters: list[Any]) -> None:
@@ -141,42 +151,34 @@ def _set_filters(filters: list[Any]) -> None:
 
 _catch_warnings = warnings.catch_warnings
 _ROOT = logging.getLogger()
-
-
-def _set_root(name: str) -> Callable[[Any], None]:
-    return lambda value: setattr(_ROOT, name, value)
-
-
-def _set_policy(policy: object) -> None:
-    # asyncio's own functions for it warn from Python 3.14 on.
-    events.__dict__["_event_loop_policy"] = policy
-
+_MANAGER = _ROOT.manager
 
 # Names first: what follows is put back by functions that are found under them.
 _LOOKS: tuple[Look, ...] = (
     Attributes(),
     Modules(),
-    List("sys.path", lambda: sys.path, lambda path: setattr(sys, "path", path)),
-    List("sys.meta_path", lambda: sys.meta_path, lambda finders: setattr(sys, "meta_path", finders), harmless=behind_all),
-    List("sys.path_hooks", lambda: sys.path_hooks, lambda hooks: setattr(sys, "path_hooks", hooks)),
+    List("sys.path", *_names(sys, "path")),
+    List("sys.meta_path", *_names(sys, "meta_path"), harmless=behind_all),
+    List("sys.path_hooks", *_names(sys, "path_hooks")),
     Signals(),
     List("warnings filters", _filters, _set_filters, harmless=narrow, word=told_filter),
-    Setting("root logger", lambda: _ROOT.level, _ROOT.setLevel, noun="its level "),
-    Setting("root logger", lambda: _ROOT.disabled, _set_root("disabled"), noun="disabled "),
-    List("root logger", lambda: _ROOT.handlers, _set_root("handlers"), noun="its handlers: "),
-    List("root logger", lambda: _ROOT.filters, _set_root("filters"), noun="its filters: "),
-    Setting("root logger", lambda: _ROOT.manager.disable, logging.disable, noun="what logging.disable suppresses "),
-    Setting("root logger", logging.getLoggerClass, logging.setLoggerClass, noun="the class of new loggers "),
+    Setting("root logger", _names(_ROOT, "level")[0], _ROOT.setLevel, noun="its level "),
+    Setting("root logger", *_names(_ROOT, "disabled"), noun="disabled "),
+    List("root logger", *_names(_ROOT, "handlers"), noun="its handlers: "),
+    List("root logger", *_names(_ROOT, "filters"), noun="its filters: "),
+    Setting("root logger", lambda: _MANAGER.disable, logging.disable, noun="what logging.disable suppresses "),
+    Setting("root logger", *_names(logging, "_loggerClass"), noun="the class of new loggers "),
     Environment(),
     Setting("cwd", _directory, chdir),
     Setting("umask", _mask, lambda mask: umask(int(mask, 8))),
-    Setting("locale", lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
+    Setting("locale", lambda: setlocale(LC_ALL), lambda name: setlocale(LC_ALL, name)),
     Setting("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("thread switch interval", sys.getswitchinterval, sys.setswitchinterval),
     Setting("trace function", sys.gettrace, sys.settrace),
     Setting("profile function", sys.getprofile, sys.setprofile),
-    Setting("event loop policy", lambda: vars(events).get("_event_loop_policy"), _set_policy, made_by="asyncio"),
+    # Not by asyncio's own functions: they warn from Python 3.14 on, and the first call makes one.
+    Setting("event loop policy", *_names(events, "_event_loop_policy"), made_by="asyncio"),
     Setting("default socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     Setting("garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable(), noun="enabled "),
-    Setting("garbage collector", gc.get_threshold, lambda counts: gc.set_threshold(*counts), noun="its thresholds "),
+    Setting("garbage collector", gc.get_threshold, lambda counts: gc.set_threshold(*counts), noun="its threshold "),
 )

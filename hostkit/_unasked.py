@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from types import FunctionType
 
 from ._worker._failure import class_name
+
+# Names here mean what they meant before any plugin was loaded: functions look builtins up in what this is where they are defined.
+__builtins__ = vars(builtins).copy()  # type: ignore[assignment]  # which is what an imported module has
 
 
 def same(one: object, other: object) -> bool:
@@ -30,6 +34,8 @@ def told(value: object) -> str:
     kind = type(value)
     if kind in _PLAIN:
         return f"{value!r:.120}"
+    if kind is tuple:
+        return f"({', '.join(map(told, value))})"  # type: ignore[call-overload]  # a tuple, as has just been asked
     if kind is FunctionType:
         code = value.__code__  # type: ignore[attr-defined]
         return f"the function {plain(code.co_qualname)} ({plain(code.co_filename)}:{code.co_firstlineno})"
