@@ -277,18 +277,19 @@ def test_putting_back_leaves_what_was_harmless(tamper, tmp_path):
     assert left == words == []
 
 
-def test_warnings_are_shown_again_after_their_filters_were_put_back(tamper, tmp_path):
+def test_what_a_plugins_filters_decided_is_forgotten_with_them(tamper, tmp_path):
     source = """
-        import atexit, sys, warnings
-        warnings.simplefilter("ignore")
+        import atexit, warnings
+        warnings.simplefilter("default")
         def warn():
-            warnings.warn("shown again", RuntimeWarning)
+            warnings.warn("once for each place", RuntimeWarning)
+        warn()
         warn()
         atexit.register(warn)
     """
     found, _, _ = tamper(source)
     assert set(found) == {"warnings filters"}
-    assert (tmp_path / "stderr").read_text().count("RuntimeWarning: shown again") == 1
+    assert (tmp_path / "stderr").read_text().count("RuntimeWarning: once for each place") == 2
 
 
 def test_a_plugin_may_load_its_own_modules_anew_and_mute_them(tamper):
