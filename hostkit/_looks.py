@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from operator import is_not
 from os import environb, fsdecode  # bound here, so that they are the system's own when they are needed
+from time import tzset
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
@@ -167,7 +168,8 @@ def _items(there: Any) -> list[Any]:
 def _added(before: list[Any], now: list[Any]) -> list[tuple[Any, bool]]:
     """Return what is new, each with whether it stands behind all that was there before."""
     known = [_among(item, before) for item in now]
-    return [(item, True not in known[place:]) for place, item in enumerate(now) if not known[place]]
+    last = max((place for place, is_known in enumerate(known) if is_known), default=-1)
+    return [(item, place > last) for place, item in enumerate(now) if not known[place]]
 
 
 def _among(item: object, items: Iterable[object]) -> bool:
@@ -237,11 +239,14 @@ class Environment:
 
     def restore(self, seen: dict[bytes, bytes], others: Others) -> Iterable[str]:
         del others
-        for name in _different(seen, dict(environb)):
+        changed = _different(seen, dict(environb))
+        for name in changed:
             if name in seen:
                 environb[name] = seen[name]
             else:
                 del environb[name]
+        if b"TZ" in changed:
+            tzset()  # the C library keeps what it read
         return ()
 
 

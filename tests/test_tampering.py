@@ -292,6 +292,20 @@ def test_what_a_plugins_filters_decided_is_forgotten_with_them(tamper, tmp_path)
     assert (tmp_path / "stderr").read_text().count("RuntimeWarning: once for each place") == 2
 
 
+def test_the_clock_shows_the_hosts_time_again(tamper, tmp_path):
+    source = """
+        import atexit, os, time
+        hour = time.localtime(0).tm_gmtoff
+        os.environ["TZ"] = "XYZ-3"
+        time.tzset()
+        assert time.localtime(0).tm_gmtoff == 10800
+        atexit.register(lambda: os.write(2, b"%d" % (time.localtime(0).tm_gmtoff - hour)))
+    """
+    _, left, words = tamper(source)
+    assert left == words == []
+    assert (tmp_path / "stderr").read_text() == "0"
+
+
 def test_a_plugin_may_load_its_own_modules_anew_and_mute_them(tamper):
     setup = """
         import sys, types, warnings
