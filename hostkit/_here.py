@@ -59,7 +59,9 @@ def _snapshot(opening: Opening) -> Snapshot:
 
 
 def _own_modules(opening: Opening) -> tuple[str, ...]:
-    module = opening.entry_point.partition(":")[0] or type(opening.target).__module__
+    target = opening.target
+    kind = target if isinstance(target, type) else type(target)
+    module = opening.entry_point.partition(":")[0] or kind.__module__
     return (module.partition(".")[0],)
 
 

@@ -239,3 +239,19 @@ def test_a_plugin_that_was_moved_comes_back_by_the_applications_word_alone(insta
         assert not is_isolated(host)
     finally:
         os.environ.pop("HOSTKIT_TEST_TAMPERED", None)
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("as_object", [False, True])
+def test_what_is_registered_is_looked_at_as_what_is_installed(host, events, as_object):
+    class P:
+        def __init__(self):
+            if not as_object:
+                warnings.simplefilter("ignore")
+
+        def execute(self, ctx, request):
+            return 1
+
+    host.register(P() if as_object else P, name="p", isolation="none")
+    expected = ["PluginLoaded"] if as_object else ["HostTampered", "PluginLoaded"]
+    assert [type(event).__name__ for event in events] == expected
