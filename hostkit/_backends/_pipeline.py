@@ -117,7 +117,7 @@ class Pipeline:
             if not self._owner.up_to_date(channel):
                 self._supervisor.give(channel)
                 break
-            self._begin_flow(channel).fill(queue, 1)
+            self._begin_flow(channel, 1)
 
     async def _acquire(self) -> None:
         """Wait for a channel, as the first of the queue."""
@@ -131,18 +131,17 @@ class Pipeline:
                     if self._queue and self._queue[0] is call:
                         self._queue.popleft()
                 else:
-                    flow = self._begin_flow(channel)
-                    flow.fill(self._queue, self._window)
-                    if not flow.calls:
-                        self._end_flow(flow)
+                    self._begin_flow(channel, self._window)
         finally:
             self._acquiring = None
             self._send_soon()
 
-    def _begin_flow(self, channel: Channel) -> Flow:
+    def _begin_flow(self, channel: Channel, most: int) -> None:
         flow = Flow(self.loop, channel, on_read=self._read)
         self._flows.append(flow)
-        return flow
+        flow.fill(self._queue, most)
+        if not flow.calls:  # those that waited have gone, or could not be sent
+            self._end_flow(flow)
 
     def _end_flow(self, flow: Flow) -> None:
         """Give a channel back that has no call in it."""

@@ -324,7 +324,10 @@ class Process:
             self.supervisor.drop(channel)
             lost: CallError = ending.error(plugin=self._name, request_id=context.request_id)
             return lost if channel.link.began(channel, asked.call_id) else Unbegun(lost)
-        self.supervisor.abandon(channel, asked.call_id, half_sent=bool(asked.left))
+        if channel.call_id == asked.call_id:
+            self.supervisor.abandon(channel, asked.call_id, half_sent=bool(asked.left))
+        else:  # there was no memory for its frame, say
+            self.supervisor.give(channel)
         return self._outcome.late(context) if isinstance(error, Late) else error
 
     def _violated(self, channel: Channel, context: ExecutionContext, error: FrameError) -> CallError:
