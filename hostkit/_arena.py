@@ -41,10 +41,6 @@ class Arena:
         """Put a request's buffers where the worker finds them; return what to tell it, and the bytes that go with the frame."""
         return self._writer.pack(buffers, self._room)
 
-    def take_back(self, places: Sequence[Sequence[int]]) -> None:
-        """A request with these places was never sent."""
-        self._writer.released(list({number for number, _, _ in places} - {0}))
-
     def freed(self) -> list[int]:
         """Return the worker's segments whose views have died, to tell it with the next call."""
         return self._reader.freed()

@@ -109,17 +109,16 @@ class Writer:
         places = [self._own_place(part) for part in parts]
         size = sum(_aligned(part.nbytes) for part, place in zip(parts, places) if place is None)
         segment = (self.take(size) or room(size)) if size > INLINE else None
-        # Views of the target are released before anybody asks whether the segment is held.
+        number = 0 if segment is None else segment.number
         target = bytearray(size) if segment is None else segment.map
-        with memoryview(target) as view:
-            offset = 0
-            for index, part in enumerate(parts):
-                if places[index] is None:
-                    _copy(view[offset : offset + part.nbytes], part)
-                    places[index] = [0 if segment is None else segment.number, offset, part.nbytes]
-                    offset += _aligned(part.nbytes)
-        self._sent({place[0] for place in places if place is not None} - {0 if segment is None else segment.number, 0})
-        return [place for place in places if place is not None], bytes(target) if segment is None else b""
+        try:
+            found = _filled(number, target, parts, places)
+        except BaseException:  # no memory is left, or a Ctrl-C
+            if segment is not None:
+                self.released([number])
+            raise
+        self._sent({place[0] for place in found} - {number, 0})
+        return found, bytes(target) if segment is None else b""
 
     def take(self, size: int) -> Segment | None:
         """Return the smallest free segment of that size, as one that is out; None where there is none."""
@@ -224,6 +223,22 @@ def segment_size(size: int) -> int:
     """Return the size of a segment for so many bytes: one of a few, so that it fits the next message, too."""
     step = max(_SMALLEST, 1 << max(0, size.bit_length() - 3))
     return -(-size // step) * step
+
+
+def _filled(number: int, target: Any, parts: Sequence[Any], places: Sequence[list[int] | None]) -> list[list[int]]:
+    """Copy those parts that have no place yet into a segment; return the places of all."""
+    found = []
+    offset = 0
+    # Views of the target are released before anybody asks whether the segment is held.
+    with memoryview(target) as view:
+        for part, place in zip(parts, places):
+            if place is None:
+                _copy(view[offset : offset + part.nbytes], part)
+                found.append([number, offset, part.nbytes])
+                offset += _aligned(part.nbytes)
+            else:
+                found.append(place)
+    return found
 
 
 def _copy(target: memoryview, part: Any) -> None:
