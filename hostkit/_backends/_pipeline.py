@@ -13,6 +13,7 @@ import asyncio
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -57,6 +58,33 @@ class Owner(Protocol):
     def exhausted(self, frame: Frame) -> bool:
         """Whether an answer says that its worker must be replaced."""
         ...
+
+
+class Pipelines:
+    """One plugin's pipelines, one an event loop. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._pipelines: dict[asyncio.AbstractEventLoop, Pipeline] = {}  # a dict's own operations are atomic
+
+    def here(self, make: Callable[[], Pipeline]) -> Pipeline:
+        """Return that of the running loop."""
+        loop = asyncio.get_running_loop()
+        pipeline = self._pipelines.get(loop)
+        if pipeline is None:
+            pipeline = self._pipelines[loop] = make()
+            self._forget_closed_loops()
+        return pipeline
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in list(self._pipelines) if loop.is_closed()]:
+            left = self._pipelines.pop(loop, None)
+            if left is not None:
+                left.reclaim()
+
+    def reclaim(self) -> None:
+        """Leave what loops that don't run have left to the supervisor. From any thread."""
+        for pipeline in list(self._pipelines.values()):
+            pipeline.reclaim()
 
 
 class Pipeline:
