@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ._worker._arena import Reader, Segment, Writer, mapped, segment_size
 from ._worker._frames import MEMORY, FrameError, packed
+from ._worker._segments import Reader, Segment, Writer, mapped, segment_size
 
 if sys.platform == "linux":
     import fcntl

@@ -16,9 +16,9 @@ import pytest
 
 from hostkit import _arena as host_arena
 from hostkit._arena import Arena
-from hostkit._worker import _arena
-from hostkit._worker._arena import INLINE, Reader, Segment
+from hostkit._worker import _arena, _segments
 from hostkit._worker._frames import HEADER, HEADER_SIZE, MEMORY, FrameError
+from hostkit._worker._segments import INLINE, Reader, Segment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no memfd")
 
@@ -160,7 +160,7 @@ def test_what_nobody_uses_is_given_back(pair: Pair, monkeypatch: pytest.MonkeyPa
     pair.host.tidy()
     pair.worker.tidy()
     assert pair.host.total == 2 * MB, "not at once"
-    monkeypatch.setattr(_arena, "_IDLE", -1.0)
+    monkeypatch.setattr(_segments, "_IDLE", -1.0)
     pair.host.tidy()
     pair.worker.tidy()
     assert pair.host.total == 0
