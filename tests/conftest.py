@@ -178,7 +178,8 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 
 @pytest.fixture
 def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test."""
+    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test. In it
+    ``begin(op, ...)`` submits a call and returns once the plugin has begun with it."""
     install("bad", (Path(__file__).parent / "bad_plugin.py").read_text())
     started = []
     head = """
@@ -188,6 +189,12 @@ def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[
             print(*words, flush=True)
         def pids():
             return sorted(child.pid for child in multiprocess.active_children())
+        def begin(op, *, plugin="bad", other=None, **arguments):
+            begun = f"{sys.argv[0]}.{time.monotonic_ns()}"
+            call = (other or host).submit(plugin, {"op": op, "begun": begun, **arguments})
+            while not os.path.exists(begun):
+                time.sleep(0.005)
+            return call
     """
 
     def start(lines, *, python=(), load="host = hostkit.Host()\nhost.load('bad', isolation='process')\n", stdin=None):

@@ -168,8 +168,7 @@ def test_processes_of_multiprocess_and_multiprocessing_end_beside_the_host(scrip
             kept[-1].start()
             last = context.Process(target=time.sleep, args=(0.2,))  # which the program waits for
             last.start()
-        host.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-        time.sleep(0.3)
+        begin("sleep_ignoring_sigterm", seconds=60)
         told("ready", *pids())
         """,
         python=["-W", "ignore::DeprecationWarning"],
@@ -241,11 +240,11 @@ BLOCKED = {
     "a call": "host.execute('bad', {'op': 'sleep', 'seconds': 60})",
     "a call that will not be cancelled": "host.execute('bad', {'op': 'sleep_ignoring_sigterm', 'seconds': 60})",
     "a stream": "host.load('count', isolation='process')\nfor _ in host.stream('count', 1 << 40): pass",
-    "a queue": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.execute('bad', {'op': 'fine'})",
+    "a queue": "begin('sleep', seconds=60); host.execute('bad', {'op': 'fine'})",
     "a future": "host.submit('bad', {'op': 'sleep', 'seconds': 60}).result()",
     "an event loop": "import asyncio; asyncio.run(host.aexecute('bad', {'op': 'sleep', 'seconds': 60}))",
-    "a drain": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.drain('bad')",
-    "a reload": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.reload('bad')",
+    "a drain": "begin('sleep', seconds=60); host.drain('bad')",
+    "a reload": "begin('sleep', seconds=60); host.reload('bad')",
 }
 
 
@@ -307,8 +306,7 @@ def test_a_second_ctrl_c_ends_a_close_that_waits_for_calls(script, killed_by):
         """
         with hostkit.Host() as host:
             host.load("bad", isolation="process")
-            host.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-            time.sleep(0.2)
+            begin("sleep_ignoring_sigterm", seconds=60)
             told("ready", *pids())
         """,
         load="",

@@ -19,10 +19,10 @@ def said(process):
 
 IN_WHAT_STATE = {
     "idle": "",
-    "in a call": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.2)",
-    "spinning": "host.submit('bad', {'op': 'spin'}); time.sleep(0.2)",
+    "in a call": "begin('sleep', seconds=60)",
+    "spinning": "begin('spin')",
     "stopped": "os.kill(pids()[0], signal.SIGSTOP)",
-    "holding the interpreter in C": "host.submit('bad', {'op': 'hold_the_gil', 'seconds': 60}); time.sleep(0.2)",
+    "holding the interpreter in C": "begin('hold_the_gil', seconds=60)",
     "ignoring signals": "host.execute('bad', {'op': 'answer', 'what': '[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)] and 1'})",
 }
 
@@ -69,9 +69,9 @@ def test_a_worker_started_by_a_thread_that_has_ended_dies_with_the_host_and_not_
 FORGETTING = {
     "idle": "",
     "ignoring SIGTERM": "host.execute('bad', {'op': 'answer', 'what': 'signal.signal(15, signal.SIG_IGN) and 1'})",
-    "ignoring SIGTERM in a call": "host.submit('bad', {'op': 'sleep_ignoring_sigterm', 'seconds': 60}); time.sleep(0.2)",
+    "ignoring SIGTERM in a call": "begin('sleep_ignoring_sigterm', seconds=60)",
     "stopped": "os.kill(pids()[0], signal.SIGSTOP)",
-    "in a submitted call": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.2)",
+    "in a submitted call": "begin('sleep', seconds=60)",
     "with a non-daemon thread": "host.execute('bad', {'op': 'answer', 'what': 'threading.Thread(target=time.sleep, args=(60,)).start()'})",
     "with daemon callers": "threading.Thread(target=host.execute, args=('bad', {'op': 'sleep', 'seconds': 60}), daemon=True).start(); time.sleep(0.2)",
     "with a log": "from loguru import logger; logger.remove(); logger.add(lambda m: None); logger.enable('hostkit')",
@@ -109,11 +109,10 @@ def test_two_stuck_plugins_hold_up_the_exit_no_longer_than_one(script, install, 
         """
         host.load("worse", isolation="process")
         for name in ("bad", "worse"):
-            host.submit(name, {"op": "sleep_ignoring_sigterm", "seconds": 60})
+            begin("sleep_ignoring_sigterm", plugin=name, seconds=60)
         other = hostkit.Host()
         other.load("bad", isolation="process")
-        other.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-        time.sleep(0.3)
+        begin("sleep_ignoring_sigterm", other=other, seconds=60)
         told(*pids())
         """
     )
