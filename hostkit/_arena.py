@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ._worker._arena import Reader, Segment, Writer, mapped, segment_size
 from ._worker._frames import MEMORY, FrameError, packed
+from ._worker._segments import Reader, Segment, Writer, mapped, segment_size
 
 if sys.platform == "linux":
     import fcntl
@@ -40,10 +40,6 @@ class Arena:
     def pack(self, buffers: Sequence[Any]) -> tuple[list[list[int]], bytes]:
         """Put a request's buffers where the worker finds them; return what to tell it, and the bytes that go with the frame."""
         return self._writer.pack(buffers, self._room)
-
-    def take_back(self, places: Sequence[Sequence[int]]) -> None:
-        """A request with these places was never sent."""
-        self._writer.released(list({number for number, _, _ in places} - {0}))
 
     def freed(self) -> list[int]:
         """Return the worker's segments whose views have died, to tell it with the next call."""

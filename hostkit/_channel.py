@@ -77,9 +77,8 @@ class Channel:
         self._answers = ends.answers
         self._assembler = Assembler(cap + 4096, buffers=buffers)
         self._hung_up = False
-        self._closing = (
-            threading.Lock()
-        )  # guards the descriptors' ends: hang_up must not meet a number that is somebody else's by now
+        # Guards the descriptors' ends: hang_up must not meet a number that is somebody else's by now.
+        self._closing = threading.Lock()
         for fd in (ends.requests, ends.answers):
             os.set_blocking(fd, False)
         self._poll = select.poll()

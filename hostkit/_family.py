@@ -7,10 +7,11 @@ looks and lost its parent as well; only a cgroup misses nothing.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+
+from ._proc import PROC, contents, killed, names, pids
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Process:
 class Family:
     """The processes of the worker ``root``. Not thread-safe."""
 
-    def __init__(self, root: int, *, proc: str = "/proc") -> None:
+    def __init__(self, root: int, *, proc: str = PROC) -> None:
         self._root = root
         self._proc = proc
         self._met = False
@@ -62,12 +63,12 @@ class Family:
 
     def _children(self, pid: int) -> Iterator[int]:
         tasks = f"{self._proc}/{pid}/task"
-        for task in _names(tasks):
+        for task in names(tasks):
             with suppress(OSError):  # it has ended, or the kernel was built without CONFIG_PROC_CHILDREN
                 yield from map(int, contents(f"{tasks}/{task}/children").split())
 
     def _add_all(self) -> None:
-        listed = {int(name) for name in _names(self._proc) if name.isdigit()}
+        listed = set(pids(self._proc))
         self._foreign &= listed
         unknown = [found for pid in sorted(listed - self._foreign - self._members.keys()) if (found := self._read(pid))]
         while new := [found for found in unknown if self._belongs(found)]:
@@ -96,14 +97,13 @@ class Family:
         return found.parent in self._members or found.session in self._leaders
 
     def _kill(self, found: Process) -> None:
-        with suppress(OSError):
-            fd = os.pidfd_open(found.pid)
-            try:
-                now = self._read(found.pid)
-                if now is not None and now.started == found.started:  # the number isn't somebody else's by now
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            finally:
-                os.close(fd)
+        pidfd = killed(found.pid, still=lambda: self._is_there(found))
+        if pidfd is not None:
+            os.close(pidfd)
+
+    def _is_there(self, before: Process) -> bool:
+        now = self._read(before.pid)
+        return now is not None and now.started == before.started
 
     def _read(self, pid: int) -> Process | None:
         try:
@@ -114,24 +114,6 @@ class Family:
         fields = text[text.rindex(b")") + 2 :].split()
         cpu = sum(map(int, fields[11:15])) / _TICKS
         return Process(pid, int(fields[1]), int(fields[3]), cpu, int(fields[19]))
-
-
-def contents(path: str) -> bytes:
-    """Return what a file of /proc says. Raises ``OSError``. Looked at often: a file object costs as much again."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
-
-
-def _names(place: str) -> list[str]:
-    with suppress(OSError):
-        return os.listdir(place)
-    return []
 
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from ._family import contents
+from ._proc import contents
 
 _MEASURES = re.compile(rb"^(RssAnon|VmSwap|RssShmem|Pss_Anon|SwapPss|Pss_Shmem): *\t* *(\d+) kB$", re.MULTILINE)
 

@@ -87,18 +87,13 @@ class Idle(Generic[T]):
             return found
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Let every caller that would wait, now and later, have a new one of this error. ``recover`` takes it back."""
+        """Let every caller that would wait, now and later, have a new one of this error."""
         with self._lock:
             self._failure = error
             waiting, self._waiting = self._waiting, deque()
             for waiter in waiting:
                 waiter.failure = error
                 waiter.wake()
-
-    def recover(self) -> None:
-        """Let callers wait again."""
-        with self._lock:
-            self._failure = None
 
     def _enqueue(self, waiter: _W) -> _W:
         if self._failure is not None:

@@ -9,7 +9,6 @@ death        ``ended`` is set, then ``on_end`` runs   monitor thread
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import threading
 from collections.abc import Callable
@@ -17,16 +16,16 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from ._arena import Arena
-from ._cgroup import Leaf
 from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Ending, Reason
 from ._errors import CallCancelled, CallTimeout, PluginClosed, ProtocolError, WorkerHung
+from ._fence import Fence
 from ._greeting import Greeting, Introduction
 from ._importable import Target
 from ._launch import WorkerProcess, environment
 from ._lifetimes import close_in_forks, starting
-from ._log import OutputPipe, tell
+from ._log import OutputPipe
 from ._opening import Opening
 from ._questions import Full, Questions, spoken
 from ._raised import load_error, refused_by_system
@@ -36,7 +35,6 @@ from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, 
 
 if TYPE_CHECKING:
     from ._recycling import Term
-    from ._watchdog import Watchdog
 
 # Seconds between the end of a worker's sockets and its own end, where it dies in order.
 _SILENCE = 0.5
@@ -122,9 +120,7 @@ class Link:
         finally:
             wires.hand_over()
         self._popen = self.process._popen
-        self._oom_kills = _oom_kills()
-        self._leaf = self._fenced()
-        self._watchdog = self._guarded()
+        self._fence = Fence(self.opening, self.pid, running=lambda: self.running, end=self.end)
         assert wires.control is not None
         self._control = wires.control.fileno()
         self._questions = Questions(wires.control)
@@ -132,33 +128,6 @@ class Link:
         # Beside each other buffers lie aligned, which makes many small ones up to twice as large.
         most = {"cap": settings.max_message, "buffers": 2 * settings.max_buffers}
         self.channels = [Channel(self, number, mine, **most) for number, mine in enumerate(wires.ends)]
-
-    def _fenced(self) -> Leaf | None:
-        """Move the worker into a control group of its own, before it is told what to run."""
-        settings = self.opening.settings
-        if settings.cgroup is None:
-            return None
-        try:
-            leaf = Leaf(settings.cgroup, settings.limits or {})
-            try:
-                leaf.join(self.pid)
-            except OSError:
-                leaf.remove()
-                raise
-        except OSError as error:
-            # The other layers hold without it.
-            name = self.opening.name
-            tell("WARNING", f"plugin {name!r}: a worker has no control group: {error}", plugin=name)
-            return None
-        return leaf
-
-    def _guarded(self) -> Watchdog | None:
-        limits = self.opening.settings.limits
-        if not limits or sys.platform != "linux":
-            return None
-        from ._watchdog import Watchdog  # needs setrlimit, which is not on every system
-
-        return Watchdog(self.opening.name, self.pid, limits, running=lambda: self.running, end=self.end)
 
     def _boot(self) -> None:
         try:
@@ -256,8 +225,7 @@ class Link:
         for pipe in self._wires.outputs.values():
             self._monitor.watch(pipe.fd, functools.partial(self._on_output, pipe))
         self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
-        if self._watchdog is not None:
-            self._watchdog.start(self._monitor)
+        self._fence.watch()
         self._sentinel = self._popen.sentinel
         if self._sentinel >= 0:
             self._monitor.watch(self._sentinel, self._on_death)
@@ -375,13 +343,8 @@ class Link:
             dump,
             0 if usage is None else usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
             None if limit is None else int(limit),
-            self._killed_for_memory(),
+            self._fence.oom_kills(),
         )
-
-    def _killed_for_memory(self) -> tuple[int, int | None]:
-        now = _oom_kills()
-        machine = None if now is None or self._oom_kills is None else now - self._oom_kills
-        return 0 if self._leaf is None else self._leaf.oom_kills, machine
 
     def _let_go(self, code: int) -> None:
         self.ending = self.ending or Ending(code, self._reason, "", "", 0, None)
@@ -389,8 +352,7 @@ class Link:
         self._questions.close()
         with self._lock:
             self._wires.close()
-        if self._watchdog is not None:
-            self._watchdog.stop()
+        self._fence.stop()
         self.process.join(0)  # takes it off multiprocess's list of children
         self._popen.close()
         self.ended.set()
@@ -403,24 +365,7 @@ class Link:
         self._on_end(self)
         if self.dismissed or not self._asked_to_close:  # else whoever asked sees to it
             end_marked_soon(self.mark)
-        self._unfence()
-
-    def _unfence(self, tries: int = 50) -> None:
-        """Remove the control group, once those in it that were killed have gone."""
-        if self._leaf is not None and not self._leaf.remove() and tries:
-            self._monitor.later(0.02, self._unfence, tries - 1)
-        else:
-            self._monitor.let_go()
-
-
-def _oom_kills() -> int | None:
-    """Return how often the kernel has killed for want of memory on this machine; None where it doesn't say."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            found = re.search(rb"^oom_kill (\d+)$", file.read(), re.MULTILINE)
-    except OSError:
-        return None
-    return None if found is None else int(found[1])
+        self._fence.remove(self._monitor.let_go)
 
 
 # Calls that still run when their plugin is closed have reached it: that isn't a rejection.

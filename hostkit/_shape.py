@@ -15,11 +15,10 @@ from ._worker._data import DataError, too_deep
 class Shape:
     """The types of a caller: none for plain JSON data, or a request and a response type. Immutable, thread-safe."""
 
-    __slots__ = ("_codec", "_decode", "carries", "request_type", "response_type", "typed")
+    __slots__ = ("_codec", "_decode", "carries", "response_type", "typed")
 
     def __init__(self, request: Any = None, response: Any = None) -> None:  # Any: annotations of every kind
         self.typed = request is not None or response is not None
-        self.request_type = request if isinstance(request, type) else None
         self.response_type = response if isinstance(response, type) and response not in _DATA else None
         self._codec = PlainCodec() if request is None else codec_for(request)
         self.carries = False  # whether an answer can hold buffers, as far as its type tells

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import select
-import signal
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from functools import partial
 
 from ._deadline import Deadline
+from ._proc import PROC, contents, killed, pids
 
 VARIABLE = "HOSTKIT_WORKER"
 
@@ -48,37 +48,30 @@ def end_marked_soon(mark: str) -> None:
 
 def _kill_those_with(wanted: list[bytes], deadline: Deadline) -> bool:
     """Kill whoever carries a mark now and wait for the end of each; return whether there was anybody."""
-    killed = list(_killed(wanted))
+    ending = list(_killed(wanted))
     try:
-        for pidfd in killed:
+        for pidfd in ending:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
             poller.poll(deadline.remaining() * 1000)
     finally:
-        for pidfd in killed:
+        for pidfd in ending:
             os.close(pidfd)
-    return bool(killed)
+    return bool(ending)
 
 
 def _killed(wanted: list[bytes]) -> Iterator[int]:
     """Kill whoever carries a mark; yield a descriptor of each."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and _carries(name, wanted):
-            with suppress(OSError):  # it has just ended, or there is no descriptor left
-                pidfd = os.pidfd_open(int(name))
-                # The number may be another process's by now: the descriptor can't be.
-                if _carries(name, wanted):
-                    with suppress(OSError):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    yield pidfd
-                else:
-                    os.close(pidfd)
+    for pid in pids():
+        if _carries(pid, wanted):
+            pidfd = killed(pid, still=partial(_carries, pid, wanted))
+            if pidfd is not None:
+                yield pidfd
 
 
-def _carries(pid: str, wanted: list[bytes]) -> bool:
+def _carries(pid: int, wanted: list[bytes]) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            carried = file.read()
+        carried = contents(f"{PROC}/{pid}/environ")
     except OSError:  # it has ended, or is somebody else's
         return False
     return any(mark in carried for mark in wanted)

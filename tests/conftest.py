@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -178,7 +178,8 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
 
 @pytest.fixture
 def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test."""
+    """Start a program that has the plugin "bad" loaded as ``host``: ``script(lines, ...)``. It is killed after the test. In it
+    ``begin(op, ...)`` submits a call and returns once the plugin has begun with it."""
     install("bad", (Path(__file__).parent / "bad_plugin.py").read_text())
     started = []
     head = """
@@ -188,6 +189,12 @@ def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[
             print(*words, flush=True)
         def pids():
             return sorted(child.pid for child in multiprocess.active_children())
+        def begin(op, *, plugin="bad", other=None, **arguments):
+            begun = f"{sys.argv[0]}.{time.monotonic_ns()}"
+            call = (other or host).submit(plugin, {"op": op, "begun": begun, **arguments})
+            while not os.path.exists(begun):
+                time.sleep(0.005)
+            return call
     """
 
     def start(lines, *, python=(), load="host = hostkit.Host()\nhost.load('bad', isolation='process')\n", stdin=None):
@@ -213,6 +220,47 @@ def script(install: Callable[..., str], site: Path, tmp_path: Path) -> Iterator[
         process.communicate()
 
 
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait for something that no event tells of, and return it: ``until(lambda: ...)``."""
+    return _until
+
+
+def _until(what: Callable[[], Any], seconds: float = 10.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def gone() -> Callable[[int], bool]:
+    """Whether a process, of whomever, has ended: ``gone(pid)``."""
+    return _gone
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def assert_gone() -> Callable[..., None]:
+    """Fail unless these processes end soon: ``assert_gone(pids)``."""
+
+    def check(pids: Iterable[int], within: float = 1.0) -> None:
+        left = list(pids)
+        end = time.monotonic() + within
+        while left := [pid for pid in left if not _gone(pid)]:
+            assert time.monotonic() < end, f"still there: {left}"
+            time.sleep(0.005)
+
+    return check
+
+
 class Faulty:
     """A host with a plugin that misbehaves on demand (``bad_plugin.py``), and a neighbour that must not notice."""
 
@@ -230,11 +278,8 @@ class Faulty:
         """Submit a call and return when the plugin has begun with it."""
         begun = self._place / f"begun-{next(self._numbers)}"
         call = self.host.submit("bad", {"op": op, "begun": str(begun), **arguments}, request_id=request_id)
-        end = time.monotonic() + 10.0
-        while not begun.exists():
-            assert time.monotonic() < end
-            assert not call.done(), call.exception()
-            time.sleep(0.005)
+        _until(lambda: begun.exists() or call.done())
+        assert begun.exists(), call.exception()
         return call
 
     @property

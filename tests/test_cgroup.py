@@ -150,7 +150,7 @@ def supervised(install, group, monkeypatch):
     made = []
 
     def start(rmdir=shutil.rmtree):
-        monkeypatch.setattr("hostkit._link.Leaf", functools.partial(Leaf, rmdir=rmdir))
+        monkeypatch.setattr("hostkit._fence.Leaf", functools.partial(Leaf, rmdir=rmdir))
         package = install("fenced", "class P:\n    def execute(self, ctx, request): ...\n", group="nobody.plugins")
         monitor = Monitor()
         settings = Settings(limits={"memory_bytes": 1 << 30}, cgroup=group)

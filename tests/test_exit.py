@@ -16,35 +16,26 @@ import pytest
 SOON = 1.0 + 1.0 + 4.0
 
 
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
-def assert_gone(pids, within=3.0):
-    end = time.monotonic() + within
-    while left := [pid for pid in pids if not gone(pid)]:
-        assert time.monotonic() < end, f"still there: {left}"
-        time.sleep(0.01)
-
-
-def ends_soon(process, *, status=0):
+@pytest.fixture
+def ends_soon(assert_gone):
     """Whether a program that has said "ready", and its workers' ids, ends in time and without a word; what it said after that."""
-    word, *pids = process.stdout.readline().split()
-    assert word == "ready"
-    started = time.monotonic()
-    # Not communicate: what came with the first line is in the stream's buffer.
-    stdout, stderr = process.stdout.read(), process.stderr.read()
-    process.wait(10)
-    took = time.monotonic() - started
-    assert stderr == ""
-    assert process.returncode == status
-    assert took < SOON
-    assert pids
-    assert_gone(pids)
-    return stdout.split()
+
+    def check(process, *, status=0):
+        word, *pids = process.stdout.readline().split()
+        assert word == "ready"
+        started = time.monotonic()
+        # Not communicate: what came with the first line is in the stream's buffer.
+        stdout, stderr = process.stdout.read(), process.stderr.read()
+        process.wait(10)
+        took = time.monotonic() - started
+        assert stderr == ""
+        assert process.returncode == status
+        assert took < SOON
+        assert pids
+        assert_gone(pids, within=3.0)
+        return stdout.split()
+
+    return check
 
 
 IN_FLIGHT = {
@@ -86,7 +77,7 @@ WORKERS = {
 
 
 @pytest.mark.parametrize("calls", IN_FLIGHT)
-def test_a_program_ends_quietly_and_soon_whatever_calls_are_in_flight(script, install, calls):
+def test_a_program_ends_quietly_and_soon_whatever_calls_are_in_flight(script, install, calls, ends_soon):
     install("count", COUNT)
     process = script(f"{CALLERS}\n{IN_FLIGHT[calls]}\ntime.sleep(0.2)\ntold('ready', *pids())\n")
     ends_soon(process)
@@ -94,13 +85,13 @@ def test_a_program_ends_quietly_and_soon_whatever_calls_are_in_flight(script, in
 
 @pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize("calls", ["many submitted", "a loop that is closed"])
-def test_a_program_ends_quietly_and_soon_with_calls_in_a_worker_that_will_not(script, calls, worker):
+def test_a_program_ends_quietly_and_soon_with_calls_in_a_worker_that_will_not(script, calls, worker, ends_soon):
     before, after = WORKERS[worker]
     process = script(f"{CALLERS}\n{before}{IN_FLIGHT[calls]}\ntime.sleep(0.2)\n{after}told('ready', *pids())\n")
     ends_soon(process)
 
 
-def test_a_thread_that_the_program_waits_for_gets_its_answer_before_the_host_is_closed(script):
+def test_a_thread_that_the_program_waits_for_gets_its_answer_before_the_host_is_closed(script, ends_soon):
     process = script(
         """
         threading.Thread(target=lambda: told(host.execute("bad", {"op": "sleep", "seconds": 0.5}))).start()
@@ -139,7 +130,7 @@ def test_a_program_without_a_file_starts_workers_and_ends_quietly(install, site,
     assert done.returncode == 0
 
 
-def test_exit_handlers_of_the_application_can_call_its_plugins_or_see_them_closed(script):
+def test_exit_handlers_of_the_application_can_call_its_plugins_or_see_them_closed(script, ends_soon):
     process = script(
         """
         def late():
@@ -164,7 +155,7 @@ host.load("bad", isolation="process")
     assert ends_soon(process) == ["fine", "closed"]
 
 
-def test_processes_of_multiprocess_and_multiprocessing_end_beside_the_host(script):
+def test_processes_of_multiprocess_and_multiprocessing_end_beside_the_host(script, ends_soon):
     process = script(
         """
         import multiprocessing
@@ -177,8 +168,7 @@ def test_processes_of_multiprocess_and_multiprocessing_end_beside_the_host(scrip
             kept[-1].start()
             last = context.Process(target=time.sleep, args=(0.2,))  # which the program waits for
             last.start()
-        host.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-        time.sleep(0.3)
+        begin("sleep_ignoring_sigterm", seconds=60)
         told("ready", *pids())
         """,
         python=["-W", "ignore::DeprecationWarning"],
@@ -186,7 +176,7 @@ def test_processes_of_multiprocess_and_multiprocessing_end_beside_the_host(scrip
     ends_soon(process)
 
 
-def test_the_log_of_an_application_has_the_plugins_ends_at_exit(script, tmp_path):
+def test_the_log_of_an_application_has_the_plugins_ends_at_exit(script, tmp_path, ends_soon):
     place = tmp_path / "log"
     process = script(
         f"""
@@ -201,7 +191,7 @@ def test_the_log_of_an_application_has_the_plugins_ends_at_exit(script, tmp_path
     assert "plugin 'bad' closed" in place.read_text()
 
 
-def test_the_standard_log_of_an_application_has_what_plugins_say_at_exit(script, tmp_path, install):
+def test_the_standard_log_of_an_application_has_what_plugins_say_at_exit(script, tmp_path, install, ends_soon):
     install("last", "class P:\n    def execute(self, ctx, request): ...\n    def close(self):\n        print('my last words')\n")
     place = tmp_path / "log"
     process = script(
@@ -224,7 +214,7 @@ def test_the_standard_log_of_an_application_has_what_plugins_say_at_exit(script,
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
-def test_a_plugins_own_close_is_called_at_exit_wherever_it_runs(script, install, tmp_path, isolation):
+def test_a_plugins_own_close_is_called_at_exit_wherever_it_runs(script, install, tmp_path, isolation, ends_soon):
     place = tmp_path / "closed"
     install(
         "tidy",
@@ -235,7 +225,7 @@ def test_a_plugins_own_close_is_called_at_exit_wherever_it_runs(script, install,
     assert place.exists()
 
 
-def test_daemon_threads_that_call_till_the_end_never_break_the_exit(script):
+def test_daemon_threads_that_call_till_the_end_never_break_the_exit(script, ends_soon):
     for _ in range(2):
         process = script(
             f"{CALLERS}\nfor _ in range(16):\n    threading.Thread(target=calls_for_ever, daemon=True).start()\ntold('ready', *pids())\n"
@@ -250,25 +240,30 @@ BLOCKED = {
     "a call": "host.execute('bad', {'op': 'sleep', 'seconds': 60})",
     "a call that will not be cancelled": "host.execute('bad', {'op': 'sleep_ignoring_sigterm', 'seconds': 60})",
     "a stream": "host.load('count', isolation='process')\nfor _ in host.stream('count', 1 << 40): pass",
-    "a queue": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.execute('bad', {'op': 'fine'})",
+    "a queue": "begin('sleep', seconds=60); host.execute('bad', {'op': 'fine'})",
     "a future": "host.submit('bad', {'op': 'sleep', 'seconds': 60}).result()",
     "an event loop": "import asyncio; asyncio.run(host.aexecute('bad', {'op': 'sleep', 'seconds': 60}))",
-    "a drain": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.drain('bad')",
-    "a reload": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.1); host.reload('bad')",
+    "a drain": "begin('sleep', seconds=60); host.drain('bad')",
+    "a reload": "begin('sleep', seconds=60); host.reload('bad')",
 }
 
 
-def killed_by(process, number):
+@pytest.fixture
+def killed_by(assert_gone):
     """Send a program that is about to block a signal once it does, and return its exit status, its stderr, and its workers."""
-    word, *pids = process.stdout.readline().split()
-    assert word == "ready"
-    wait_until_blocked(process.pid)
-    started = time.monotonic()
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - started < SOON
-    assert_gone(pids)
-    return process.returncode, stderr
+
+    def kill(process, number):
+        word, *pids = process.stdout.readline().split()
+        assert word == "ready"
+        wait_until_blocked(process.pid)
+        started = time.monotonic()
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=30)
+        assert time.monotonic() - started < SOON
+        assert_gone(pids, within=3.0)
+        return process.returncode, stderr
+
+    return kill
 
 
 def wait_until_blocked(pid):
@@ -283,7 +278,7 @@ def wait_until_blocked(pid):
 
 
 @pytest.mark.parametrize("where", BLOCKED)
-def test_a_program_that_ends_itself_on_sigterm_does_so_from_wherever_it_waits(script, install, where):
+def test_a_program_that_ends_itself_on_sigterm_does_so_from_wherever_it_waits(script, install, where, killed_by):
     install(
         "count", "import time\n" + COUNT.replace("yield from range(request)", "while True:\n            yield time.sleep(0.05)")
     )
@@ -292,7 +287,7 @@ def test_a_program_that_ends_itself_on_sigterm_does_so_from_wherever_it_waits(sc
 
 
 @pytest.mark.parametrize("where", ["a call", "a call that will not be cancelled", "a queue", "a future"])
-def test_ctrl_c_ends_a_program_with_its_own_traceback_alone(script, where):
+def test_ctrl_c_ends_a_program_with_its_own_traceback_alone(script, where, killed_by):
     process = script(f"told('ready', *pids())\n{BLOCKED[where]}\n")
     status, stderr = killed_by(process, signal.SIGINT)
     assert status == -signal.SIGINT
@@ -301,18 +296,17 @@ def test_ctrl_c_ends_a_program_with_its_own_traceback_alone(script, where):
     assert "Exception ignored" not in stderr
 
 
-def test_a_program_that_sigterm_kills_at_once_leaves_no_worker(script):
+def test_a_program_that_sigterm_kills_at_once_leaves_no_worker(script, killed_by):
     process = script("told('ready', *pids())\nhost.execute('bad', {'op': 'sleep_ignoring_sigterm', 'seconds': 60})\n")
     assert killed_by(process, signal.SIGTERM) == (-signal.SIGTERM, "")
 
 
-def test_a_second_ctrl_c_ends_a_close_that_waits_for_calls(script):
+def test_a_second_ctrl_c_ends_a_close_that_waits_for_calls(script, killed_by):
     process = script(
         """
         with hostkit.Host() as host:
             host.load("bad", isolation="process")
-            host.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-            time.sleep(0.2)
+            begin("sleep_ignoring_sigterm", seconds=60)
             told("ready", *pids())
         """,
         load="",

@@ -299,6 +299,70 @@ def test_a_plugin_in_process_that_calls_itself_with_a_single_turn_is_told_that_i
     assert host.execute("alone", 0) == 0
 
 
+class AsyncThrough(Through):
+    """The same on its own event loop, which it blocks meanwhile."""
+
+    async def execute(self, ctx, depth: int):
+        return super().execute(ctx, depth)
+
+
+class AsyncStreamThrough(Through):
+    """The same as a stream."""
+
+    async def execute(self, ctx, depth: int):
+        for item in list(self._host.stream(self._name, depth - 1)) if depth else ():
+            yield item
+        yield depth
+
+
+class Awaiting(Through):
+    """The same, awaited, which blocks nothing."""
+
+    async def execute(self, ctx, depth: int):
+        return depth if depth == 0 else 1 + await self._host.aexecute(self._name, depth - 1)
+
+
+@pytest.mark.parametrize("concurrency", [None, 1])
+@pytest.mark.parametrize("plugin", [AsyncThrough, AsyncStreamThrough])
+def test_an_async_plugin_in_process_that_blocks_its_loop_with_a_call_to_itself_is_told_at_once(new_host, plugin, concurrency):
+    host = new_host(
+        config={"plugins": {"alone": {"timeout": 30.0} if concurrency is None else {"concurrency": 1, "timeout": 30.0}}}
+    )
+    host.register(plugin(host, "alone"), name="alone", isolation="none")
+    begin = time.monotonic()
+    told = testing.tried(lambda: list(host.stream("alone", 1)))
+    assert time.monotonic() - begin < 10.0
+    assert type(told.error) is PluginFailed
+    assert "waits, on its own event loop, for a call to itself" in str(told.error)
+    assert list(host.stream("alone", 0)) == [0]
+
+
+class Hooks:
+    @hostkit.hookspec
+    def deepen(self, depth: int) -> int:
+        """Go as deep."""
+
+
+def test_an_async_hook_in_process_that_blocks_its_loop_with_itself_is_told_at_once(new_host):
+    class Deep:
+        @hostkit.hookimpl
+        async def deepen(self, depth: int) -> int:
+            return depth if depth == 0 else 1 + host.hook.deepen(depth=depth - 1)[0]
+
+    host = new_host("deep", hookspecs=[Hooks], config={"defaults": {"timeout": 30.0}})
+    host.register(Deep(), name="alone", isolation="none")
+    begin = time.monotonic()
+    with pytest.raises(PluginFailed, match="waits, on its own event loop, for a call to itself"):
+        host.hook.deepen(depth=1)
+    assert time.monotonic() - begin < 10.0
+    assert host.hook.deepen(depth=0) == [0]
+
+
+def test_an_async_plugin_that_awaits_a_call_to_itself_is_answered(host):
+    host.register(Awaiting(host, "alone"), name="alone", isolation="none")
+    assert host.execute("alone", 6) == 6
+
+
 def test_a_worker_that_answers_heartbeats_which_nobody_sent_breaks_the_protocol(faulty_worker):
     bad = faulty_worker()
     error = bad.fails(hostkit.ProtocolError, "flood-heartbeats", timeout=20, stays=False)

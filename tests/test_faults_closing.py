@@ -26,14 +26,6 @@ ECHO = """
 """
 
 
-def until(what, seconds=5.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
 def test_close_lets_a_running_call_end(faulty):
     bad = faulty()
     call = bad.begin("sleep", seconds=0.4)
@@ -64,7 +56,7 @@ def test_a_call_that_will_not_be_cancelled_is_cut_off_by_close(faulty_worker, lo
     assert not multiprocess.active_children()
 
 
-def test_plugins_close_after_their_last_call(install, new_host, isolation, tmp_path):
+def test_plugins_close_after_their_last_call(install, new_host, isolation, tmp_path, until):
     place = tmp_path / "order"
     install(
         "tidy",
@@ -102,7 +94,7 @@ def test_plugins_close_after_their_last_call(install, new_host, isolation, tmp_p
         assert place.read_text() == "ended closed "
 
 
-def test_an_async_call_in_flight_is_cancelled_by_close(install, new_host, isolation, tmp_path):
+def test_an_async_call_in_flight_is_cancelled_by_close(install, new_host, isolation, tmp_path, until):
     source = "import asyncio\nclass P:\n    async def execute(self, ctx, request):\n        open(request, 'w').close()\n        await asyncio.sleep(30)\n"
     install("sleeper", source)
     host = new_host()
@@ -219,7 +211,7 @@ def test_a_host_that_never_loaded_anything_closes(new_host):
         host.execute("nothing", 1)
 
 
-def test_fifty_closes_at_once_are_one(faulty):
+def test_fifty_closes_at_once_are_one(faulty, until):
     bad = faulty()
     errors = []
 
@@ -270,7 +262,7 @@ def test_a_future_s_callback_can_close_the_host(faulty):
         bad.call("fine")
 
 
-def test_a_host_closed_while_it_loads_leaves_no_worker(install, new_host):
+def test_a_host_closed_while_it_loads_leaves_no_worker(install, new_host, until):
     install("slow", "import time\ntime.sleep(0.5)\n" + ECHO.replace("\n    ", "\n"))
     host = new_host()
     errors = []
@@ -353,7 +345,7 @@ def test_a_reload_under_traffic_loses_no_call(faulty):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_forgotten_host_ends_its_workers_and_warns(install):
+def test_a_forgotten_host_ends_its_workers_and_warns(install, until):
     install("echo", ECHO)
     host = hostkit.Host()
     host.load("echo", isolation="process")
@@ -367,7 +359,7 @@ def test_a_forgotten_host_ends_its_workers_and_warns(install):
     until(lambda: not multiprocess.active_children())
 
 
-def test_a_host_forgotten_on_its_own_monitor_thread_ends_its_workers_too(install):
+def test_a_host_forgotten_on_its_own_monitor_thread_ends_its_workers_too(install, until):
     install("echo", ECHO)
     host = hostkit.Host()
     host.load("echo", isolation="process")
@@ -415,7 +407,7 @@ def test_a_stopped_worker_does_not_hold_up_close(faulty_worker):
     assert not multiprocess.active_children()
 
 
-def test_a_host_closed_during_a_reload_leaves_no_worker(install, new_host):
+def test_a_host_closed_during_a_reload_leaves_no_worker(install, new_host, until):
     install("slow", "import time\ntime.sleep(0.5)\n" + ECHO.replace("\n    ", "\n"))
     host = new_host()
     host.load("slow", isolation="process")
@@ -439,7 +431,7 @@ def test_a_host_closed_during_a_reload_leaves_no_worker(install, new_host):
 
 
 @pytest.mark.parametrize("step", ["reload", "unload"])
-def test_close_ends_calls_that_a_reload_or_an_unload_still_waits_for(faulty_worker, step):
+def test_close_ends_calls_that_a_reload_or_an_unload_still_waits_for(faulty_worker, step, until):
     bad = faulty_worker()
     call = bad.begin("wait_for_cancel", seconds=30)
 
@@ -459,7 +451,7 @@ def test_close_ends_calls_that_a_reload_or_an_unload_still_waits_for(faulty_work
     assert not multiprocess.active_children()
 
 
-def test_a_channel_that_a_cancelled_task_was_given_is_closed_with_the_plugin(faulty_worker):
+def test_a_channel_that_a_cancelled_task_was_given_is_closed_with_the_plugin(faulty_worker, until):
     bad = faulty_worker()
     pid = bad.pid
 
@@ -480,7 +472,7 @@ def test_a_channel_that_a_cancelled_task_was_given_is_closed_with_the_plugin(fau
     bad.host.close()
 
 
-def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(faulty_worker, monkeypatch):
+def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(faulty_worker, monkeypatch, until):
     monkeypatch.setattr("hostkit._loader.DRAIN", 0.3)
     bad = faulty_worker()
     running = bad.begin("wait_for_cancel", seconds=30)
@@ -491,7 +483,7 @@ def test_a_call_that_waits_for_a_busy_worker_goes_to_the_new_one_after_a_reload(
     assert waiting.result(5) == "fine"
 
 
-def test_a_host_closed_just_when_it_starts_its_first_worker_leaves_none(install, new_host, monkeypatch):
+def test_a_host_closed_just_when_it_starts_its_first_worker_leaves_none(install, new_host, monkeypatch, until):
     install("echo", ECHO)
     host = new_host()
     start = Link._start

@@ -19,14 +19,6 @@ from hostkit._deadline import Deadline
 from hostkit._wires import Ends
 
 
-def until(what, seconds=5.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("op", ["spin", "spin-catching", "deadlock", "join-itself", "wait-on-socket"])
 def test_a_call_that_never_ends_is_a_timeout_and_its_worker_is_replaced(faulty_worker, op):
     bad = faulty_worker(cancel_grace=0.1)
@@ -84,7 +76,7 @@ def test_an_in_process_call_over_its_deadline_is_a_timeout_when_it_returns(make_
     assert bad.call("fine") == "fine"
 
 
-def test_an_innocent_sibling_call_is_untouched_when_its_worker_is_replaced(faulty_worker):
+def test_an_innocent_sibling_call_is_untouched_when_its_worker_is_replaced(faulty_worker, until):
     bad = faulty_worker(concurrency=2, cancel_grace=0.1)
     sibling = bad.begin("sleep", seconds=1.0)
     with pytest.raises(CallTimeout):
@@ -253,7 +245,7 @@ def sleeper(install, new_host, isolation):
     return make
 
 
-def test_an_async_plugin_is_cancelled_at_its_deadline_and_stays(sleeper):
+def test_an_async_plugin_is_cancelled_at_its_deadline_and_stays(sleeper, until):
     host = sleeper()
     pid = host.execute("sleeper", "pid")
     with pytest.raises(CallTimeout):
@@ -262,7 +254,7 @@ def test_an_async_plugin_is_cancelled_at_its_deadline_and_stays(sleeper):
     assert host.execute("sleeper", "pid") == pid
 
 
-def test_a_cancelled_task_cancels_its_call(sleeper):
+def test_a_cancelled_task_cancels_its_call(sleeper, until):
     host = sleeper()
     pid = host.execute("sleeper", "pid")
 
@@ -278,7 +270,7 @@ def test_a_cancelled_task_cancels_its_call(sleeper):
     assert host.execute("sleeper", "pid") == pid
 
 
-def test_a_task_over_its_deadline_is_a_timeout(sleeper):
+def test_a_task_over_its_deadline_is_a_timeout(sleeper, until):
     host = sleeper()
     started = time.monotonic()
     with pytest.raises(CallTimeout):
@@ -287,7 +279,7 @@ def test_a_task_over_its_deadline_is_a_timeout(sleeper):
     until(lambda: host.execute("sleeper", "log") == ["cancelled"])
 
 
-def test_an_async_plugin_that_will_not_be_cancelled_is_replaced(sleeper, isolation):
+def test_an_async_plugin_that_will_not_be_cancelled_is_replaced(sleeper, isolation, until):
     host = sleeper(cancel_grace=0.1)
     pid = host.execute("sleeper", "pid")
     with pytest.raises(CallTimeout):
@@ -396,7 +388,7 @@ def test_a_call_given_up_by_the_plugin_itself_is_cancelled(faulty):
     assert bad.call("fine") == "fine"
 
 
-def test_calls_beside_one_that_costs_the_worker_end_in_order(faulty_worker):
+def test_calls_beside_one_that_costs_the_worker_end_in_order(faulty_worker, until):
     bad = faulty_worker(concurrency=3, cancel_grace=0.1)
     pid = bad.pid
     steady = bad.begin("sleep", seconds=1.0)
@@ -406,7 +398,7 @@ def test_calls_beside_one_that_costs_the_worker_end_in_order(faulty_worker):
     assert steady.result(5) == "slept"
 
 
-def test_async_calls_beside_one_that_costs_the_worker_end_in_order(sleeper, isolation):
+def test_async_calls_beside_one_that_costs_the_worker_end_in_order(sleeper, isolation, until):
     host = sleeper(concurrency=3, cancel_grace=0.1)
     pid = host.execute("sleeper", "pid")
     steady = host.submit("sleeper", {"seconds": 1.0})

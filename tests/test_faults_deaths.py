@@ -24,14 +24,6 @@ from hostkit import (
 )
 
 
-def until(what, seconds=5.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(("code", "seen"), [(0, 0), (3, 3), (300, 44)])
 def test_a_worker_that_exits_in_a_call_is_an_exit_with_its_status(faulty_worker, code, seen):
     error = faulty_worker().fails(WorkerExited, "exit", code=code, stays=False)
@@ -89,7 +81,7 @@ def test_a_signal_from_outside_is_a_kill_that_names_it(faulty_worker, name):
     assert bad.call("fine") == "fine"
 
 
-def test_a_worker_killed_from_outside_is_replaced_once(faulty_worker, log):
+def test_a_worker_killed_from_outside_is_replaced_once(faulty_worker, log, until):
     bad = faulty_worker()
     os.kill(bad.pid, signal.SIGTERM)
     until(lambda: any("has a new worker" in record["text"] for record in log))
@@ -173,7 +165,7 @@ def test_a_process_that_the_plugin_leaves_behind_does_not_hide_the_workers_death
     assert time.monotonic() - started < 5.0
 
 
-def test_children_that_stay_in_the_workers_group_die_with_it(faulty_worker):
+def test_children_that_stay_in_the_workers_group_die_with_it(faulty_worker, until):
     bad = faulty_worker()
     child = bad.call("answer", what="__import__('subprocess').Popen(['sleep', '60']).pid")
     bad.host.unload("bad")

@@ -13,36 +13,22 @@ import pytest
 PLUGIN = (Path(__file__).parent / "bad_plugin.py").read_text()
 
 
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
-def assert_gone(pids, within=1.0):
-    end = time.monotonic() + within
-    while left := [pid for pid in pids if not gone(pid)]:
-        assert time.monotonic() < end, f"still there: {left}"
-        time.sleep(0.01)
-
-
 def said(process):
     return [int(word) for word in process.stdout.readline().split()]
 
 
 IN_WHAT_STATE = {
     "idle": "",
-    "in a call": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.2)",
-    "spinning": "host.submit('bad', {'op': 'spin'}); time.sleep(0.2)",
+    "in a call": "begin('sleep', seconds=60)",
+    "spinning": "begin('spin')",
     "stopped": "os.kill(pids()[0], signal.SIGSTOP)",
-    "holding the interpreter in C": "host.submit('bad', {'op': 'hold_the_gil', 'seconds': 60}); time.sleep(0.2)",
+    "holding the interpreter in C": "begin('hold_the_gil', seconds=60)",
     "ignoring signals": "host.execute('bad', {'op': 'answer', 'what': '[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)] and 1'})",
 }
 
 
 @pytest.mark.parametrize("state", IN_WHAT_STATE)
-def test_a_host_that_is_killed_leaves_no_worker(script, state):
+def test_a_host_that_is_killed_leaves_no_worker(script, state, assert_gone):
     process = script(f"{IN_WHAT_STATE[state]}\ntold(*pids())\ntime.sleep(60)\n")
     pids = said(process)
     assert pids
@@ -51,7 +37,7 @@ def test_a_host_that_is_killed_leaves_no_worker(script, state):
 
 
 @pytest.mark.parametrize("how", ["child", "grandchild", "stubborn"])
-def test_a_host_that_is_killed_leaves_nothing_of_what_its_workers_started_either(script, how):
+def test_a_host_that_is_killed_leaves_nothing_of_what_its_workers_started_either(script, how, assert_gone):
     process = script(
         f"told(*pids(), host.execute('bad', {{'op': 'leave-children', 'how': {how!r}, 'seconds': 20}}))\ntime.sleep(60)\n"
     )
@@ -64,14 +50,14 @@ def test_a_host_that_is_killed_leaves_nothing_of_what_its_workers_started_either
 @pytest.mark.parametrize(
     "how", ["os._exit(3)", "os.abort()", "__import__('ctypes').string_at(0)", "os.kill(os.getpid(), signal.SIGTERM)"]
 )
-def test_a_host_that_dies_by_itself_leaves_no_worker(script, how):
+def test_a_host_that_dies_by_itself_leaves_no_worker(script, how, assert_gone):
     process = script(f"told(*pids())\n{how}\n")
     pids = said(process)
     process.wait(10)
     assert_gone(pids)
 
 
-def test_a_worker_started_by_a_thread_that_has_ended_dies_with_the_host_and_not_before(script):
+def test_a_worker_started_by_a_thread_that_has_ended_dies_with_the_host_and_not_before(script, gone, assert_gone):
     load = "host = hostkit.Host()\nt = threading.Thread(target=host.load, args=('bad',), kwargs={'isolation': 'process'})\nt.start()\nt.join()\n"
     process = script("time.sleep(0.3)\ntold(host.execute('bad', {'op': 'pid'}))\ntime.sleep(60)\n", load=load)
     pids = said(process)
@@ -83,9 +69,9 @@ def test_a_worker_started_by_a_thread_that_has_ended_dies_with_the_host_and_not_
 FORGETTING = {
     "idle": "",
     "ignoring SIGTERM": "host.execute('bad', {'op': 'answer', 'what': 'signal.signal(15, signal.SIG_IGN) and 1'})",
-    "ignoring SIGTERM in a call": "host.submit('bad', {'op': 'sleep_ignoring_sigterm', 'seconds': 60}); time.sleep(0.2)",
+    "ignoring SIGTERM in a call": "begin('sleep_ignoring_sigterm', seconds=60)",
     "stopped": "os.kill(pids()[0], signal.SIGSTOP)",
-    "in a submitted call": "host.submit('bad', {'op': 'sleep', 'seconds': 60}); time.sleep(0.2)",
+    "in a submitted call": "begin('sleep', seconds=60)",
     "with a non-daemon thread": "host.execute('bad', {'op': 'answer', 'what': 'threading.Thread(target=time.sleep, args=(60,)).start()'})",
     "with daemon callers": "threading.Thread(target=host.execute, args=('bad', {'op': 'sleep', 'seconds': 60}), daemon=True).start(); time.sleep(0.2)",
     "with a log": "from loguru import logger; logger.remove(); logger.add(lambda m: None); logger.enable('hostkit')",
@@ -93,7 +79,7 @@ FORGETTING = {
 
 
 @pytest.mark.parametrize("state", FORGETTING)
-def test_a_host_that_nobody_closes_ends_with_the_program_quietly_and_soon(script, state):
+def test_a_host_that_nobody_closes_ends_with_the_program_quietly_and_soon(script, state, assert_gone):
     process = script(f"{FORGETTING[state]}\ntold(*pids())\nsys.exit(5)\n", python=["-W", "error::DeprecationWarning"])
     pids = said(process)
     started = time.monotonic()
@@ -107,7 +93,7 @@ def test_a_host_that_nobody_closes_ends_with_the_program_quietly_and_soon(script
     assert "can't create new thread" not in stderr
 
 
-def test_an_uncaught_exception_ends_the_program_with_its_own_traceback_alone(script):
+def test_an_uncaught_exception_ends_the_program_with_its_own_traceback_alone(script, assert_gone):
     process = script("told(*pids())\nraise ValueError('mine')\n")
     pids = said(process)
     _, stderr = process.communicate(timeout=20)
@@ -117,17 +103,16 @@ def test_an_uncaught_exception_ends_the_program_with_its_own_traceback_alone(scr
     assert_gone(pids)
 
 
-def test_two_stuck_plugins_hold_up_the_exit_no_longer_than_one(script, install):
+def test_two_stuck_plugins_hold_up_the_exit_no_longer_than_one(script, install, assert_gone):
     install("worse", PLUGIN)
     process = script(
         """
         host.load("worse", isolation="process")
         for name in ("bad", "worse"):
-            host.submit(name, {"op": "sleep_ignoring_sigterm", "seconds": 60})
+            begin("sleep_ignoring_sigterm", plugin=name, seconds=60)
         other = hostkit.Host()
         other.load("bad", isolation="process")
-        other.submit("bad", {"op": "sleep_ignoring_sigterm", "seconds": 60})
-        time.sleep(0.3)
+        begin("sleep_ignoring_sigterm", other=other, seconds=60)
         told(*pids())
         """
     )
@@ -240,7 +225,7 @@ def test_a_fork_of_the_host_is_told_so_and_leaves_the_parents_workers_alone(scri
     assert process.returncode == 0
 
 
-def test_a_fork_does_not_keep_the_workers_of_a_dead_host_alive(script):
+def test_a_fork_does_not_keep_the_workers_of_a_dead_host_alive(script, gone, assert_gone):
     process = script(
         """
         child = os.fork()
@@ -283,7 +268,7 @@ def test_a_fork_made_while_calls_run_disturbs_none_of_them(script):
     assert stderr == ""
 
 
-def test_a_fork_made_while_another_thread_starts_a_worker_keeps_none_of_its_descriptors(script):
+def test_a_fork_made_while_another_thread_starts_a_worker_keeps_none_of_its_descriptors(script, assert_gone):
     process = script(
         """
         other = hostkit.Host()

@@ -10,14 +10,6 @@ import pytest
 from hostkit import WorkerExited
 
 
-def until(what, seconds=5.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -59,7 +51,7 @@ LOUD = """
         ("warn", "WARNING", "UserWarning: careful"),
     ],
 )
-def test_what_a_worker_says_is_in_the_log_with_plugin_and_request_id(install, host, log, request_, level, text):
+def test_what_a_worker_says_is_in_the_log_with_plugin_and_request_id(install, host, log, request_, level, text, until):
     install("loud", LOUD)
     host.load("loud", isolation="process")
     host.execute("loud", request_, request_id="said-1")
@@ -68,7 +60,7 @@ def test_what_a_worker_says_is_in_the_log_with_plugin_and_request_id(install, ho
     assert (record["level"], record["plugin"]) == (level, "loud")
 
 
-def test_what_is_written_to_the_descriptors_themselves_is_in_the_log_too(install, host, log):
+def test_what_is_written_to_the_descriptors_themselves_is_in_the_log_too(install, host, log, until):
     install("loud", LOUD)
     host.load("loud", isolation="process")
     host.execute("loud", "raw")
@@ -113,7 +105,7 @@ def test_a_flood_of_output_blocks_nobody_and_costs_no_memory(faulty_worker, log,
     assert bad.call("fine") == "fine"
 
 
-def test_a_line_of_ten_megabytes_is_cut(faulty_worker, log):
+def test_a_line_of_ten_megabytes_is_cut(faulty_worker, log, until):
     bad = faulty_worker()
     bad.call("print_", text="z" * 10_000_000, stream="stdout")
     until(lambda: [record for record in log if record["text"].startswith("zzz")])
@@ -146,7 +138,7 @@ def test_standard_input_is_empty(faulty_worker):
     assert faulty_worker().call("answer", what="sys.stdin.read() if sys.stdin else ''") == ""
 
 
-def test_control_characters_are_escaped(faulty_worker, log):
+def test_control_characters_are_escaped(faulty_worker, log, until):
     bad = faulty_worker()
     bad.call("print_", text="\x1b[31mred\rforged", stream="stdout")
     until(lambda: [record for record in log if "red" in record["text"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
@@ -111,7 +112,8 @@ def test_an_answer_before_its_call_is_a_protocol_error_for_the_call_that_finds_i
     bad = faulty_worker()
     # Written by a thread while no call runs, so it lies there when the next call comes.
     bad.call("answer", what="[threading.Timer(0.1, lambda: os.write(channels()[0], bytes.fromhex(%r))).start(), 1][1]" % frame())
-    time.sleep(0.3)
+    (link,) = bad.host._loader.record("bad").lane.backend.supervisor._links
+    assert select.select([link.channels[0].fileno()], [], [], 10.0)[0]
     with pytest.raises(ProtocolError):
         bad.call("fine")
     assert bad.call("fine") == "fine"

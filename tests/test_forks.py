@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from pathlib import Path
 
 import pytest
 
@@ -31,21 +29,6 @@ def child(what, fork=os.fork):
 def ended(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
-
-
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
-def until(what, seconds=5.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 def finished(process, lines=1):
@@ -268,7 +251,7 @@ def serving(process):
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["the master's host", "a host each"])
-def test_a_server_that_forks_its_workers_serves_and_stops_in_order(script, shared):
+def test_a_server_that_forks_its_workers_serves_and_stops_in_order(script, shared, until, gone):
     process = script(f"shared = {shared}\n" + PREFORK, python=QUIET, load=UNLOADED if shared else "host = None\n")
     served = serving(process)
     assert len(served) == len(set(served.values())) == 3
@@ -281,7 +264,7 @@ def test_a_server_that_forks_its_workers_serves_and_stops_in_order(script, share
     assert all(gone(pid) for pid in served.values())
 
 
-def test_a_server_whose_master_dies_leaves_no_worker_of_its_forks_once_they_end(script):
+def test_a_server_whose_master_dies_leaves_no_worker_of_its_forks_once_they_end(script, until, gone):
     process = script("shared = True\n" + PREFORK, python=QUIET, load=UNLOADED)
     served = serving(process)
     process.kill()

@@ -194,30 +194,6 @@ def test_a_thing_that_is_idle_is_taken_in_spite_of_a_failure():
     assert made.take(NOW) == 2
 
 
-def test_after_a_recovery_callers_wait_again():
-    made, taken = idle(), []
-    made.fail(ValueError)
-    made.recover()
-    thread = taker(made, taken, "waits")
-    waiting(made, 1)
-    made.give(1)
-    thread.join(10)
-    assert taken == [("waits", 1)]
-
-
-def test_who_waited_when_it_failed_hears_of_the_failure_even_after_a_quick_recovery():
-    made = idle()
-
-    class Failing(Deadline):
-        def wait(self):
-            made.fail(ValueError)
-            made.recover()
-            return LATER
-
-    with pytest.raises(ValueError):
-        made.take(Failing(math.inf))
-
-
 # The same for tasks.
 
 
@@ -493,11 +469,6 @@ class Model(RuleBasedStateMachine):
         for task in self.queue:
             assert isinstance(task.exception(), ValueError)
         self.queue = []
-
-    @rule()
-    def recover(self):
-        self.made.recover()
-        self.failed = False
 
     @invariant()
     def is_what_the_model_says(self):

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from hostkit import Busy, CallCancelled, CallTimeout, WorkerLost
+from hostkit._backends import _asked
 
 PLUGIN = """
     import os, time
@@ -218,6 +219,42 @@ def test_requests_and_answers_larger_than_a_pipe_cross_from_many_tasks(install, 
 
     texts, answers = asyncio.run(main())
     assert [answer["text"] for answer in answers] == texts
+
+
+@pytest.fixture
+def heavy(monkeypatch):
+    """No memory is left for a request that has the word "heavy" in it."""
+    packed = _asked.packed
+
+    def short_of_memory(kind, call_id, payload, **beside):
+        if b"heavy" in payload:
+            raise MemoryError("heavy")
+        return packed(kind, call_id, payload, **beside)
+
+    monkeypatch.setattr(_asked, "packed", short_of_memory)
+
+
+def test_a_call_that_can_not_be_sent_fails_alone_among_those_of_its_turn(numbered, heavy):
+    plugin = numbered()
+
+    async def main():
+        await asyncio.gather(*(plugin.call(number) for number in range(100)))  # learns that they are quick
+        requests = ({"heavy": True} if number % 7 == 0 else {} for number in range(100, 150))
+        return await outcomes(*(plugin.call(number, timeout=20, **request) for number, request in enumerate(requests, 100)))
+
+    failed = [number for number, outcome in enumerate(asyncio.run(main()), 100) if isinstance(outcome, MemoryError)]
+    assert failed == [105, 112, 119, 126, 133, 140, 147]
+    assert sorted(plugin.begun) == [number for number in range(150) if number not in failed]
+
+
+def test_a_call_that_can_not_be_sent_leaves_its_worker_to_the_next(numbered, heavy):
+    plugin = numbered(cancel_grace=0.1)
+    before = plugin.host.execute("numbered", plugin.request(0))["pid"]
+    with pytest.raises(MemoryError):
+        plugin.host.execute("numbered", plugin.request(1, heavy=True))
+    with pytest.raises(MemoryError):
+        asyncio.run(plugin.call(2, heavy=True))
+    assert plugin.host.execute("numbered", plugin.request(3))["pid"] == before
 
 
 def test_closing_under_many_tasks_ends_each_of_them_once(numbered):

@@ -72,14 +72,6 @@ def children_of(pid):
     return found
 
 
-def until(true):
-    end = time.monotonic() + 10.0
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return found
-
-
 def warnings_in(log):
     return [record["text"] for record in log if record["level"] == "WARNING"]
 
@@ -137,7 +129,7 @@ def test_it_forks_and_starts_processes_itself(forked):
     assert host.execute("asked", pooled) is True
 
 
-def test_nobody_is_left_as_a_zombie(forked):
+def test_nobody_is_left_as_a_zombie(forked, until):
     host = forked(restarts={"budget": 100})
     template = template_of(host)
     for _ in range(5):
@@ -232,7 +224,7 @@ def test_a_plugin_that_was_installed_after_the_template_began_is_found(forked, i
         assert host.execute(f"later-{number}", "__name__") == f"later_{number}"
 
 
-def test_what_is_preloaded_is_there_and_nothing_of_a_plugin_is(forked, log):
+def test_what_is_preloaded_is_there_and_nothing_of_a_plugin_is(forked, log, until):
     host = forked(preload=["pydantic", "loguru", "logging"])
     assert host.execute("asked", "[name in sys.modules for name in ('pydantic', 'loguru', 'asked')]") == [True] * 3
     host.execute("asked", "__import__('logging').getLogger('mine').warning('by logging')")
@@ -257,7 +249,7 @@ def test_the_template_keeps_no_descriptor_of_its_workers(forked):
     assert len(os.listdir(f"/proc/{template}/task")) == 1
 
 
-def test_a_template_that_dies_is_started_again_and_its_workers_live_on(forked, log):
+def test_a_template_that_dies_is_started_again_and_its_workers_live_on(forked, log, until):
     host = forked()
     template = template_of(host)
     pid = host.execute("asked", "os.getpid()")
@@ -272,7 +264,7 @@ def test_a_template_that_dies_is_started_again_and_its_workers_live_on(forked, l
     ]
 
 
-def test_a_template_that_dies_again_and_again_is_left_at_that(forked, log):
+def test_a_template_that_dies_again_and_again_is_left_at_that(forked, log, until):
     host = forked()
     for _ in range(4):
         template = template_of(host)
@@ -318,7 +310,7 @@ def test_where_no_template_can_be_had_workers_start_fresh_with_one_warning(forke
     assert "workers start fresh from now on, without a template" in told
 
 
-def test_a_template_that_stops_answering_costs_a_worker_some_seconds_and_nothing_else(forked, log, monkeypatch):
+def test_a_template_that_stops_answering_costs_a_worker_some_seconds_and_nothing_else(forked, log, monkeypatch, until):
     monkeypatch.setattr("hostkit._template._FORKING", 0.3)
     host = forked()
     template = template_of(host)
@@ -336,7 +328,7 @@ def test_more_channels_than_one_message_takes_are_had_by_a_fresh_start(forked):
     assert host.execute("asked", "1 + 1") == 2
 
 
-def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, install, site):
+def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, install, site, until):
     host = forked()
     template = template_of(host)
     host.close()
@@ -362,7 +354,7 @@ def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, instal
         until(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or status_of(pid)["State"][0] == "Z")
 
 
-def test_closing_a_host_does_not_wait_for_a_template_that_warms_up(install, new_host, site, tmp_path, log):
+def test_closing_a_host_does_not_wait_for_a_template_that_warms_up(install, new_host, site, tmp_path, log, until):
     install("asked", ASKED)
     (site / "slow.py").write_text(f"open({str(tmp_path / 'begun')!r}, 'w').close()\nimport time\ntime.sleep(60)")
     host = new_host(config={"defaults": {"start": "template", "isolation": "process"}, "template": {"preload": ["slow"]}})

@@ -346,7 +346,7 @@ def test_limits_hold_while_the_plugin_is_imported(install, new_host):
 def test_a_plugin_without_limits_has_nobody_who_looks(limited, install):
     call = limited()
     (link,) = call.host._loader.record("plugin").lane.backend.supervisor._links
-    assert link._watchdog is None
+    assert link._fence._watchdog is None
 
 
 # The watchdog's steps, and the family, without its thread.

@@ -64,11 +64,11 @@ class Asked:
         """Put the buffers where the worker finds them; return the meta that says where, and those that go with the frame."""
         said = json.loads(self._meta) if self._meta else {}
         inline = b""
-        freed = arena.freed()
-        if freed:
-            said["freed"] = freed
         if buffers:
             said["buffers"], inline = arena.pack(buffers)
+        freed = arena.freed()  # after what may fail: the worker is told of each only once
+        if freed:
+            said["freed"] = freed
         return json.dumps(said).encode() if said else b"", inline
 
 

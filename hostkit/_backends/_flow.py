@@ -57,7 +57,7 @@ class Flow:
                 self._loop.remove_writer(self.channel.requests)
 
     def fill(self, queue: deque[WaitingCall], most: int) -> None:
-        """Send calls from a queue until the channel has ``most``."""
+        """Send calls from a queue until the channel has ``most``. One that can't be sent fails, and costs the others nothing."""
         if self.stopped or self.exhausted or self.left or self.channel.link.over:
             return
         room = most - len(self.calls)
@@ -66,10 +66,15 @@ class Flow:
         frames: list[bytes] = []
         while queue and room > 0:
             call = queue.popleft()
-            if not call.gone:
+            if call.gone:
+                continue
+            try:
                 frames.append(call.asked.frame(self.channel))
-                self.calls.append(call)
-                room -= 1
+            except Exception as error:  # no memory is left, or its buffers can't be read any more
+                call.fail(error)
+                continue
+            self.calls.append(call)
+            room -= 1
         if frames:
             self.channel.call_id = self.calls[0].asked.call_id
             self._write(frames[0] if len(frames) == 1 else b"".join(frames))

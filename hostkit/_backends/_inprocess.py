@@ -27,8 +27,9 @@ from .._worker._data import DataError
 from .._worker._failure import describe, is_interrupt, message, type_name
 from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
 from .._worker._loop import decoded, encoded, failure_of
+from .._worker._plugin_loop import PluginLoop
 from ._base import OfferedHook
-from ._plugin_loop import Items, PluginLoop, in_threads
+from ._streams import Items, in_threads
 from ._turns import Turn, turns
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class InProcess:
 
     def _call_carefully(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         """The same for an async plugin, or one that takes a declared number of calls at a time."""
-        with Turn(self._turns, context):
+        with self._turn(context):
             try:
                 value = self._request(context, request, shape)
                 started = self._loaded.execute(context, value)  # type: ignore[misc]  # the host sends hooks-only plugins none
@@ -136,7 +137,8 @@ class InProcess:
 
     async def _await(self, context: ExecutionContext, awaitable: Any) -> Any:
         """Wait for the plugin's loop on the running one."""
-        future = self._begin(awaitable)
+        assert self._loop is not None
+        future = self._loop.begin(awaitable)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), context.remaining())
         except asyncio.CancelledError:
@@ -151,7 +153,7 @@ class InProcess:
         if not self._loaded.streams:
             yield self.call(context, request, shape)
             return
-        with Turn(self._turns, context):
+        with self._turn(context):
             items = self._items(context, request, shape)
             try:
                 while True:
@@ -189,6 +191,15 @@ class InProcess:
             finally:
                 context._cancelled = True
                 await asyncio.to_thread(self._end, lambda: self._wait(None, started.aclose(), self._grace))
+
+    def _turn(self, context: ExecutionContext) -> Turn:
+        """Return the turn of a call whose caller blocks: not where that would keep the plugin itself from its turn, and from its end."""
+        if self._loop is not None and self._loaded.is_async:
+            try:
+                self._loop.check_thread()
+            except RuntimeError as error:
+                raise self._failed(context, error) from error
+        return Turn(self._turns, context)
 
     def _end(self, close: Callable[[], object]) -> None:
         """End a stream. Its caller has what it wanted, so what goes wrong now is only told."""
@@ -320,12 +331,9 @@ class InProcess:
                 self._loop = PluginLoop(self._name)
         return self._wait(context, value)
 
-    def _begin(self, awaitable: Any) -> Future[Any]:
-        assert self._loop is not None
-        return self._loop.begin(awaitable)
-
     def _wait(self, context: ExecutionContext | None, awaitable: Any, limit: float | None = None) -> Any:
-        future = self._begin(awaitable)
+        assert self._loop is not None
+        future = self._loop.begin_awaited(awaitable)
         if context is not None:
             self._waiting[context] = future
         try:

@@ -13,6 +13,7 @@ import asyncio
 import math
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -57,6 +58,33 @@ class Owner(Protocol):
     def exhausted(self, frame: Frame) -> bool:
         """Whether an answer says that its worker must be replaced."""
         ...
+
+
+class Pipelines:
+    """One plugin's pipelines, one an event loop. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._pipelines: dict[asyncio.AbstractEventLoop, Pipeline] = {}  # a dict's own operations are atomic
+
+    def here(self, make: Callable[[], Pipeline]) -> Pipeline:
+        """Return that of the running loop."""
+        loop = asyncio.get_running_loop()
+        pipeline = self._pipelines.get(loop)
+        if pipeline is None:
+            pipeline = self._pipelines[loop] = make()
+            self._forget_closed_loops()
+        return pipeline
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in list(self._pipelines) if loop.is_closed()]:
+            left = self._pipelines.pop(loop, None)
+            if left is not None:
+                left.reclaim()
+
+    def reclaim(self) -> None:
+        """Leave what loops that don't run have left to the supervisor. From any thread."""
+        for pipeline in list(self._pipelines.values()):
+            pipeline.reclaim()
 
 
 class Pipeline:
@@ -117,7 +145,7 @@ class Pipeline:
             if not self._owner.up_to_date(channel):
                 self._supervisor.give(channel)
                 break
-            self._begin_flow(channel).fill(queue, 1)
+            self._begin_flow(channel, 1)
 
     async def _acquire(self) -> None:
         """Wait for a channel, as the first of the queue."""
@@ -131,18 +159,17 @@ class Pipeline:
                     if self._queue and self._queue[0] is call:
                         self._queue.popleft()
                 else:
-                    flow = self._begin_flow(channel)
-                    flow.fill(self._queue, self._window)
-                    if not flow.calls:
-                        self._end_flow(flow)
+                    self._begin_flow(channel, self._window)
         finally:
             self._acquiring = None
             self._send_soon()
 
-    def _begin_flow(self, channel: Channel) -> Flow:
+    def _begin_flow(self, channel: Channel, most: int) -> None:
         flow = Flow(self.loop, channel, on_read=self._read)
         self._flows.append(flow)
-        return flow
+        flow.fill(self._queue, most)
+        if not flow.calls:  # those that waited have gone, or could not be sent
+            self._end_flow(flow)
 
     def _end_flow(self, flow: Flow) -> None:
         """Give a channel back that has no call in it."""

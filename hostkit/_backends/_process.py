@@ -18,14 +18,7 @@ from .._channel import Channel, Ended, Late
 from .._contract import ExecutionContext, HealthStatus, Status
 from .._deadline import Deadline
 from .._ending import Ending
-from .._errors import (
-    Busy,
-    CallError,
-    CallTimeout,
-    InvalidResponse,
-    PluginFailed,
-    WorkerLost,
-)
+from .._errors import Busy, CallError, CallTimeout, InvalidResponse, PluginFailed, WorkerLost
 from .._idle import NothingIdle
 from .._log import tell
 from .._opening import Opening
@@ -40,7 +33,7 @@ from ._asked import Asked, hook_call, request_call
 from ._base import OfferedHook
 from ._historic import Historic, TurnPassed
 from ._outcome import Outcome, said_of
-from ._pipeline import Pipeline
+from ._pipeline import Pipeline, Pipelines
 
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
@@ -62,7 +55,7 @@ class Process:
         self._timeout = opening.settings.timeout
         self._concurrency = opening.settings.concurrency or 1
         self._grace = opening.settings.cancel_grace
-        self._pipelines: dict[asyncio.AbstractEventLoop, Pipeline] = {}
+        self._pipelines = Pipelines()
         self._outcome = Outcome(opening.name, limited="memory_bytes" in (opening.settings.limits or {}))
         self._historic: Historic[Asked] = Historic()
         self.supervisor = Supervisor(opening)
@@ -83,37 +76,32 @@ class Process:
         for last in _TRIES:
             channel = self._take(context, deadline)
             try:
-                asked.start(channel)
-                if asked.left:
-                    channel.send(asked, deadline)
-                return channel, channel.receive(asked.call_id, deadline)
-            except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
-                broken = self._broken(channel, context, asked, error)
-                if last or not isinstance(broken, Unbegun):
-                    raise _told(broken) from None
+                return channel, self._on(channel, context, asked, deadline)
+            except Unbegun as unbegun:
+                if last:
+                    raise unbegun.error from None
         raise AssertionError
+
+    def _on(self, channel: Channel, context: ExecutionContext, asked: Asked, deadline: Deadline) -> Frame:
+        """Exchange a call for its answer on a channel that stays the caller's."""
+        try:
+            asked.start(channel)
+            if asked.left:
+                channel.send(asked, deadline)
+            return channel.receive(asked.call_id, deadline)
+        except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
+            raise self._broken(channel, context, asked, error) from None
 
     def cancel(self, context: ExecutionContext) -> None:
         self.supervisor.call_off(context._call_id)
 
     async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        frame = await self._pipeline().call(context, self._asked(context, request, shape))
+        pipeline = self._pipelines.here(self._new_pipeline)
+        frame = await pipeline.call(context, self._asked(context, request, shape))
         return self._outcome.answer(context, frame, shape)
 
-    def _pipeline(self) -> Pipeline:
-        loop = asyncio.get_running_loop()
-        pipeline = self._pipelines.get(loop)
-        if pipeline is None:
-            made = Pipeline(_Owner(self), ahead=self._concurrency == 1, grace=self._grace)
-            pipeline = self._pipelines.setdefault(loop, made)
-            self._forget_closed_loops()
-        return pipeline
-
-    def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self._pipelines if loop.is_closed()]:
-            left = self._pipelines.pop(loop, None)
-            if left is not None:
-                left.reclaim()
+    def _new_pipeline(self) -> Pipeline:
+        return Pipeline(_Owner(self), ahead=self._concurrency == 1, grace=self._grace)
 
     async def _abegin(self, context: ExecutionContext, asked: Asked, deadline: Deadline) -> tuple[Channel, Frame]:
         for last in _TRIES:
@@ -223,16 +211,6 @@ class Process:
             error = self._outcome.failed(context, said_of(frame.meta))
             tell("ERROR", f"a historic hook, told to a new worker: {error}", plugin=self._name, request_id=context.request_id)
 
-    def _on(self, channel: Channel, context: ExecutionContext, asked: Asked, deadline: Deadline) -> Frame:
-        """Exchange a call for its answer on a channel that stays the caller's."""
-        try:
-            asked.start(channel)
-            if asked.left:
-                channel.send(asked, deadline)
-            return channel.receive(asked.call_id, deadline)
-        except BaseException as error:  # a Ctrl-C must not leave a channel with half a call in it
-            raise self._broken(channel, context, asked, error) from None
-
     def health(self, deadline: Deadline) -> HealthStatus:
         if self.supervisor.failed:
             return HealthStatus(Status.OFFLINE, self.supervisor.failed)
@@ -250,8 +228,7 @@ class Process:
             raise InvalidResponse(text, errors=error.rows, plugin=self._name, phase=what) from None
 
     def close(self, deadline: Deadline) -> None:
-        for pipeline in list(self._pipelines.values()):
-            pipeline.reclaim()
+        self._pipelines.reclaim()
         complaints = self.supervisor.close(deadline)
         if complaints:
             raise PluginFailed(f"plugin {self._name!r}: {'; '.join(complaints)}", plugin=self._name, phase="close")
@@ -324,7 +301,10 @@ class Process:
             self.supervisor.drop(channel)
             lost: CallError = ending.error(plugin=self._name, request_id=context.request_id)
             return lost if channel.link.began(channel, asked.call_id) else Unbegun(lost)
-        self.supervisor.abandon(channel, asked.call_id, half_sent=bool(asked.left))
+        if channel.call_id == asked.call_id:
+            self.supervisor.abandon(channel, asked.call_id, half_sent=bool(asked.left))
+        else:  # there was no memory for its frame, say
+            self.supervisor.give(channel)
         return self._outcome.late(context) if isinstance(error, Late) else error
 
     def _violated(self, channel: Channel, context: ExecutionContext, error: FrameError) -> CallError:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from ._annotations import is_missing
 from ._buffers import current, resolved
 from ._data import too_deep
-from ._json import dump_json, load_json, model_json, refuse_without_buffers
+from ._json import dump_json, load_json, model_json
 from ._models import ModelCodec, is_pydantic
+from ._schema import refuse_without_buffers
 from ._structure import Structure
 
 TYPE_CHECKING = False

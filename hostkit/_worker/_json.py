@@ -7,16 +7,15 @@ import json
 from . import _buffers
 from ._data import DataError, found, join, too_deep
 from ._failure import class_name, message, type_name
+from ._numbers import FEWEST_DIGITS, MOST_BITS, check_numbers, is_suspect, too_large
+from ._schema import refuse_without_buffers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-# A whole number with more bits than this is more than a float holds (1.8e308) and would arrive as infinity.
-_MOST_BITS = 1024
-_FEWEST_DIGITS = 309
-_N, _I, _BACKSLASH = b"NI\\"
+_BACKSLASH = ord("\\")
 _INFINITY = float("inf")
 _FINITE = "a finite number"
 
@@ -65,7 +64,7 @@ def dump_json(value: object, *, round_trip: bool = False) -> bytes:
         raise
     except Exception as error:  # what is written may be foreign objects with conversions of their own
         raise _fault(value, error) from None
-    if len(payload) >= _FEWEST_DIGITS:
+    if len(payload) >= FEWEST_DIGITS:
         check_numbers(payload)
     return payload
 
@@ -92,32 +91,6 @@ def _keyed(value: Any, plain: Callable[[Any], Any]) -> Any:
     return value
 
 
-def check_numbers(payload: bytes) -> None:
-    """Refuse JSON with a whole number that no float holds. Raises ``DataError``."""
-    # So many digits in a row cover one of these places, whatever stands before them.
-    for at in range(_FEWEST_DIGITS - 1, len(payload), _FEWEST_DIGITS):
-        if payload[at] in _DIGITS and (payload[at - 150 : at].isdigit() or payload[at : at + 150].isdigit()):
-            for path, part in _walk(_with_any_number(payload), ""):
-                if isinstance(part, int) and part.bit_length() > _MOST_BITS:
-                    raise _too_large(path)
-            return
-
-
-_DIGITS = frozenset(b"0123456789")
-
-
-def _with_any_number(payload: bytes) -> Any:
-    # Above 4300 digits the interpreter refuses to read a number, and above 309 it only matters that it is too large.
-    try:
-        return json.loads(payload, parse_int=lambda digits: int(digits[: _FEWEST_DIGITS + 2]))
-    except (ValueError, RecursionError):
-        return None  # no JSON at all: whoever reads it says so
-
-
-def _too_large(path: str) -> DataError:
-    return DataError(path, "a number below 1.8e308", "a whole number of more than 308 digits")
-
-
 def model_json(value: Any, *, round_trip: bool) -> bytes:
     """Write an instance of a pydantic model or dataclass, by its own serializer. Raises ``DataError``."""
     serializer = type(value).__pydantic_serializer__
@@ -132,17 +105,11 @@ def model_json(value: Any, *, round_trip: bool) -> bytes:
     return payload
 
 
-def is_suspect(payload: bytes) -> bool:
-    """Whether there can be a number in JSON that needs a look; rarely in a small message."""
-    # By number, because asking for a piece of bytes makes and drops an error first, which takes longer than the search.
-    return _N in payload or _I in payload or payload.find(b"null") >= 0 or len(payload) >= _FEWEST_DIGITS
-
-
 def check_model_json(payload: bytes, value: Any, *, round_trip: bool) -> None:
     """Refuse numbers that pydantic lost on the way, or wrote as what is no JSON. Raises ``DataError``."""
     if b"NaN" in payload or b"Infinity" in payload:
         load_json(payload)  # a model may be configured to write them as constants
-    if len(payload) >= _FEWEST_DIGITS:
+    if len(payload) >= FEWEST_DIGITS:
         check_numbers(payload)
     if b"null" in payload:
         # pydantic writes NaN and infinities as null, silently.
@@ -192,44 +159,6 @@ def _plain(value: Any, *, round_trip: bool = False) -> Any:
         if write is not None:
             return write(value)
     raise _NoData(f"{class_name(kind)} is no JSON data")
-
-
-def refuse_without_buffers(model: Any) -> None:
-    """Refuse a model that holds buffers where none are collected yet: it would be written as text. Raises ``DataError``."""
-    kind = type(model)
-    carries = _carrying.get(kind)
-    if carries is None:
-        schema = getattr(kind, "__pydantic_core_schema__", None)
-        carries = _carrying[kind] = any(is_carrying(part) for part in walk_schema(schema))
-    if carries and _buffers.current() is None:
-        raise DataError("", "JSON data", found(model))
-
-
-_carrying: dict[type, bool] = {}
-
-
-def is_carrying(part: dict[str, Any]) -> bool:
-    """Whether a part of a core schema is a Blob's or an Array's."""
-    said = part.get("metadata")
-    return isinstance(said, dict) and said.get("hostkit_carries") is True
-
-
-def walk_schema(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yield every dictionary in a core schema that can say something of models and their fields."""
-    left: list[Any] = [schema]
-    seen: set[int] = set()
-    while left:
-        part = left.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        if isinstance(part, dict):
-            yield part
-            # Of a node of the schema; in a table of fields these are fields.
-            skipped = ("default", "metadata") if isinstance(part.get("type"), str) else ()
-            left.extend(value for key, value in part.items() if key not in skipped)
-        elif isinstance(part, (list, tuple)):
-            left.extend(part)
 
 
 class _NoData(TypeError):
@@ -313,8 +242,8 @@ def _wanted(part: object) -> str:
 def _fault_of_data(part: Any, path: str) -> DataError | None:
     if isinstance(part, float) and not -_INFINITY < part < _INFINITY:
         return DataError(path, _FINITE, found(part))
-    if isinstance(part, int) and part.bit_length() > _MOST_BITS:
-        return _too_large(path)
+    if isinstance(part, int) and part.bit_length() > MOST_BITS:
+        return too_large(path)
     if isinstance(part, str):
         try:
             part.encode("utf-8")

@@ -84,7 +84,7 @@ class Server:
         if not hasattr(value, "__await__"):
             return value
         if self._event_loop is None:
-            return self._beside().begin(value).result()
+            return self._beside().begin_awaited(value).result()
         import asyncio
 
         async def wait() -> Any:

@@ -6,7 +6,9 @@ import sys
 
 from ._data import MOST_ROWS, DataError, found, join, no_such_field
 from ._failure import clean, message, type_name
-from ._json import check_model_json, check_numbers, dump_json, is_carrying, is_suspect, load_json, model_json, walk_schema
+from ._json import check_model_json, dump_json, load_json, model_json
+from ._numbers import check_numbers, is_suspect
+from ._schema import is_carrying, walk_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
