@@ -64,11 +64,12 @@ def test_ten_thousand_plugins_in_an_optional_circle_lose_one_edge():
     assert [len(order.before(name)) for name in (names[0], names[1], names[-1])] == [MANY - 1, MANY - 2, 0]
 
 
-def test_ten_thousand_plugins_with_edges_at_random_have_an_order():
+def test_plugins_with_many_edges_at_random_have_an_order():
     chance = random.Random(1)
-    names = [f"p{number}" for number in range(MANY)]
+    many = 2_000
+    names = [f"p{number}" for number in range(many)]
     specs = [
-        spec(name, *chance.sample(names[place + 1 :], min(3, MANY - place - 1)), optional=chance.sample(names, 3))
+        spec(name, *chance.sample(names[place + 1 :], min(3, many - place - 1)), optional=chance.sample(names, 3))
         for place, name in enumerate(names)
     ]
     order = before(specs, "p0")
