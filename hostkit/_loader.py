@@ -312,7 +312,7 @@ class Loader:
                 if each.needed:
                     raise
                 failed[each.name] = str(error)
-                _tell_without(record, f"{each.name!r}, which is optional, can't be loaded: {error}")
+                _tell_without(record, f"the optional plugin {each.name!r} can't be loaded: {error}")
 
     def _check_unneeded(self, record: Record) -> None:
         """Raise ``RequirementError`` where plugins that are loaded, or being loaded, need this one."""
@@ -498,7 +498,7 @@ def where_it_runs(decided: Decided) -> dict[str, Any]:
 
 
 def _tell_without(record: Record, sentence: str) -> None:
-    tell("WARNING", f"plugin {record.name!r} goes without an optional one: {sentence}", plugin=record.name)
+    tell("WARNING", f"plugin {record.name!r} goes without: {sentence}", plugin=record.name)
 
 
 def kept_out(name: str, why: str) -> str:

@@ -89,7 +89,9 @@ def test_a_terminal_shows_what_is_filtered_out_only_if_asked(install_demo, cli_p
     (cli_place / "hostkit.toml").write_text('[discovery]\nexclude = ["*"]\n')
     nothing = "no plugin is installed for demo.plugins; [discovery] keeps 1 out, and hostkit list --all says why\n"
     assert on_a_terminal("list") == nothing
-    assert "filtered   [discovery] exclude has '*'" in on_a_terminal("list", "--all")
+    shown = on_a_terminal("list", "--all")
+    assert "filtered" in shown
+    assert "[discovery] exclude has '*'" in shown
 
 
 def on_a_terminal(*arguments):

@@ -279,13 +279,13 @@ def test_load_all_keeps_optional_plugins_before_those_that_name_them(install_dem
 
 
 def told_without(log):
-    return [record["text"] for record in log if record["level"] == "WARNING" and "goes without an optional one" in record["text"]]
+    return [record["text"] for record in log if record["level"] == "WARNING" and "goes without: " in record["text"]]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"source": "raise RuntimeError('no database')"}, "'dep', which is optional, can't be loaded: plugin 'dep'"),
+        ({"source": "raise RuntimeError('no database')"}, "the optional plugin 'dep' can't be loaded: plugin 'dep'"),
         ({"source": SOURCE, "manifest": "isolation = 3"}, "the optional plugin 'dep' is broken: plugin 'dep'"),
         (
             {"source": SOURCE, "manifest": "[requirements]\nrequired_plugins = ['nobody']"},
@@ -297,7 +297,7 @@ def told_without(log):
         ),
         (
             {"source": SOURCE, "manifest": "[requirements]\npython = '<3'"},
-            "'dep', which is optional, can't be loaded: plugin 'dep' requires Python <3",
+            "the optional plugin 'dep' can't be loaded: plugin 'dep' requires Python <3",
         ),
     ],
 )
@@ -312,7 +312,7 @@ def test_an_optional_plugin_that_cannot_be_loaded_is_a_warning(install_demo, new
         host.load("calc")
     assert list(host.health()) == ["calc"]
     [told] = told_without(log)
-    assert told.startswith(f"plugin 'calc' goes without an optional one: {words}")
+    assert told.startswith(f"plugin 'calc' goes without: {words}")
 
 
 def test_an_optional_plugin_is_not_loaded_without_what_it_requires(install_demo, new_host, log, isolation):
@@ -323,8 +323,8 @@ def test_an_optional_plugin_is_not_loaded_without_what_it_requires(install_demo,
     host.load("calc")
     assert list(host.health()) == ["calc"]
     first, second = told_without(log)
-    assert "'base', which is optional, can't be loaded: " in first
-    assert "'dep', which is optional, can't be loaded: it requires 'base', which could not be loaded" in second
+    assert "the optional plugin 'base' can't be loaded: " in first
+    assert "the optional plugin 'dep' can't be loaded: it requires 'base', which could not be loaded" in second
 
 
 def test_an_optional_plugin_that_is_there_must_fit(refused, install_demo):
