@@ -9,15 +9,15 @@ long, which is starting interpreters, doesn't wait for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from ._backends import Backend
 from ._deadline import Deadline
 from ._decided import Decided
+from ._offered import Offered
 from ._record import Record
-from ._spec import PluginSpec
 
 # A start waits as much as it computes: with fewer at once a CPU stands idle, with more they only share it.
 _FOR_EACH_CPU = 2
@@ -26,19 +26,20 @@ _FOR_EACH_CPU = 2
 class Ahead:
     """Backends that nobody has asked for yet. A context manager: what wasn't taken is closed. For one thread."""
 
-    def __init__(self, start: Callable[[Record, Decided], Backend], specs: Mapping[str, PluginSpec]) -> None:
+    def __init__(self, start: Callable[[Record, Decided], Backend], specs: Offered) -> None:
         self.specs = specs  # one look at what is installed, for all of them
         self._start = start
         self._pool = ThreadPoolExecutor(_FOR_EACH_CPU * _cpus(), "hostkit-ahead")
         self._begun: dict[Record, tuple[Decided, Future[Backend]]] = {}
 
-    def begin(self, record: Record, decided: Decided, after: Iterable[Record]) -> None:
-        """Start a plugin's backend, once those of ``after`` that were begun before have started."""
-        before = [self._begun[other][1] for other in after if other in self._begun]
+    def begin(self, record: Record, decided: Decided, after: Mapping[Record, bool]) -> None:
+        """Start a plugin's backend, once those of ``after`` that were begun before have started; its values say which of them must."""
+        before = [(self._begun[other][1], needed) for other, needed in after.items() if other in self._begun]
 
         def start() -> Backend:
-            for other in before:
-                other.result()  # one that is required and can't start is reason enough
+            for other, needed in before:
+                if other.exception() is not None and needed:
+                    other.result()  # one that is required and can't start is reason enough
             return self._start(record, decided)
 
         self._begun[record] = decided, self._pool.submit(start)

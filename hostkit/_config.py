@@ -149,7 +149,7 @@ class DiscoveryConfig(Model):
     """Which plugins are found. ``paths`` are directories that hold plugin directories, looked at beside installed distributions.
 
     Of what is there, only plugins count that match one of ``include`` and none of ``exclude`` (patterns as of a shell), have all
-    ``required_capabilities``, and wish for a place among ``allowed_isolation``. An empty list asks for nothing.
+    ``required_capabilities``, and would run in a place among ``allowed_isolation``. An empty list asks for nothing.
     """
 
     paths: list[Annotated[Path, Field(strict=False)]] = Field(default=[])

@@ -39,7 +39,7 @@ class DuplicatePlugin(HostkitError):
 
 
 class PluginNotFound(HostkitError):
-    """No plugin of that name was found, or it is disabled."""
+    """No plugin of that name was found, or the configuration disables it or keeps it out."""
 
 
 class PluginLoadError(HostkitError):
@@ -60,7 +60,7 @@ class PluginLoadError(HostkitError):
 
 
 class RequirementError(HostkitError):
-    """Something that the plugin's manifest requires is not there."""
+    """Something that a manifest requires is not there, or what was to be taken away is required by others."""
 
 
 class HostForkedError(HostkitError):

@@ -88,8 +88,9 @@ class Host(_Around):
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
-        """What is installed now, by name, sorted; nothing is imported. A broken plugin is a row with its ``error``."""
-        return self._loader.specs
+        """What is installed now and counts by ``[discovery]``, by name, sorted; nothing is imported. A broken plugin is a row with its
+        ``error``."""
+        return dict(self._loader.specs)
 
     def execute(
         self,
@@ -144,7 +145,7 @@ class Host(_Around):
         """
         failed: dict[str, HostkitError | OSError] = {}
         records = {}
-        specs = self.specs
+        specs = self._loader.specs
         for name in dict.fromkeys(names or (name for name in specs if self.config.plugin(name).enabled)):
             try:
                 records[name] = self._loader.record(name, specs)
@@ -177,9 +178,13 @@ class Host(_Around):
         """
         self._loader.reload(self._loader.record(name), isolation, why="the application asked for it")
 
-    def unload(self, name: str, *, timeout: float | None = None) -> None:
-        """Let a plugin's calls end, within ``timeout`` seconds (10), and close it. Its next call loads it anew."""
-        self._loader.unload(self._loader.record(name), Deadline.after(DRAIN if timeout is None else timeout))
+    def unload(self, name: str, *, timeout: float | None = None, force: bool = False) -> None:
+        """Let a plugin's calls end, within ``timeout`` seconds (10), and close it. Its next call loads it anew.
+
+        Raises ``RequirementError`` where plugins that are loaded require it, directly or not. ``force`` unloads it all the same; those
+        others stay as they are.
+        """
+        self._loader.unload(self._loader.record(name), Deadline.after(DRAIN if timeout is None else timeout), force=force)
 
     def register(self, plugin: object, *, name: str, isolation: str | None = None) -> None:
         """Offer a class or an object as a plugin of this host, without installing it, and load it.

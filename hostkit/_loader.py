@@ -9,7 +9,8 @@ import difflib
 import itertools
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import _requirements
@@ -38,8 +39,9 @@ from ._index import Index, default_file
 from ._lifetimes import FORKED
 from ._log import tell
 from ._monitor import Monitor
+from ._offered import Offered, Offers
+from ._order import Earlier, dependents
 from ._record import Lane, Record
-from ._spec import PluginSpec
 
 if TYPE_CHECKING:
     from ._template import Template
@@ -61,17 +63,18 @@ class Loader:
         self._numbers = itertools.count(1)
         self._id_prefix = _new_prefix()
         self._lock = threading.RLock()  # guards everything below
-        self._index = self._index_of(config)
+        self._offers = self._offers_of(config)
         self._records: dict[str, Record] = {}
         self._order: list[str] = []
         self._leaving: dict[Lane, Record] = {}
+        self._needed: dict[Record, list[str]] = {}  # what plugins that are being loaded need
         self.events.subscribe(self._happened)
 
     @property
-    def specs(self) -> dict[str, PluginSpec]:
-        """What is installed now."""
+    def specs(self) -> Offered:
+        """What is installed now, and counts."""
         with self._lock:
-            return dict(self._index.look())
+            return self._offers.look(self.config)
 
     @property
     def loaded(self) -> list[Record]:
@@ -91,7 +94,7 @@ class Loader:
         with self._lock:
             return list(self._records.values())
 
-    def record(self, name: str, specs: Mapping[str, PluginSpec] | None = None) -> Record:
+    def record(self, name: str, specs: Offered | None = None) -> Record:
         """Return the record of a plugin, looking for it in ``specs`` where the caller has looked already. Raises ``PluginNotFound``."""
         record = self._records.get(name)
         if record is not None:
@@ -99,7 +102,7 @@ class Loader:
         with self._lock:
             if name in self._records:
                 return self._records[name]
-            specs = self._index.look() if specs is None else specs
+            specs = self._offers.look(self.config) if specs is None else specs
             if not isinstance(name, str) or name not in specs:
                 raise PluginNotFound(not_found(name, specs, self._group))
             return self._new_record(name)
@@ -107,7 +110,7 @@ class Loader:
     def register(self, name: str, target: object) -> Record:
         """Make a record for something that isn't installed. Raises ``DuplicatePlugin``."""
         with self._lock:
-            if name in self._records or name in self._index.look():
+            if name in self._records or name in self._offers.look(self.config):
                 raise DuplicatePlugin(f"the name {name!r} is taken; choose another one")
             record = self._new_record(name)
             record.target = target
@@ -121,7 +124,7 @@ class Loader:
     def look_elsewhere(self, config: HostConfig) -> None:
         """Find plugins as another configuration says, from now on."""
         with self._lock:
-            self._index = self._index_of(config)
+            self._offers = self._offers_of(config)
 
     def drop_template(self) -> None:
         """Fork from another template from now on; the workers of this one live on."""
@@ -136,8 +139,8 @@ class Loader:
             if record.lane is not None and not self.closed:
                 return record.lane
             specs = self._offered() if ahead is None else ahead.specs
-            self._load_required(record, specs, ahead)
-            return self._load_alone(record, specs, ahead)
+            with self._requiring(record, specs, ahead):
+                return self._load_alone(record, specs, ahead)
 
     def ahead(self, records: Iterable[Record], isolation: str | None) -> Ahead:
         """Begin to start these plugins' workers, and those of what they require. What can't be started is told when it is loaded."""
@@ -147,39 +150,39 @@ class Loader:
         try:
             for record in wished:
                 try:
-                    required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
+                    earlier = [self.record(each.name, specs) for each in specs.order.before(record.name)]
                 except HostkitError:
                     continue
-                for each in (*required, record):
+                for each in (*earlier, record):
                     self._begin(ahead, each, specs, wished.get(each))
         except BaseException:  # a Ctrl-C
             ahead.__exit__()
             raise
         return ahead
 
-    def _begin(self, ahead: Ahead, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> None:
+    def _begin(self, ahead: Ahead, record: Record, specs: Offered, isolation: str | None) -> None:
         if ahead.begun(record) or record.lane is not None:
             return
         try:
-            required = [self.record(name, specs) for name in _requirements.load_order(record.name, specs)]
+            earlier = {self.record(each.name, specs): each.needed for each in specs.order.before(record.name)}
             with record.lock:
                 decided = self._decide(record, specs, isolation or record.wished)
         except HostkitError:
             return
         # In-process a plugin is imported, on the thread that the application loads it on; and so is what needs it before.
-        if decided.isolation != "none" and all(ahead.begun(other) or other.lane is not None for other in required):
-            ahead.begin(record, decided, required)
+        if decided.isolation != "none" and all(ahead.begun(other) or other.lane is not None for other in earlier):
+            ahead.begin(record, decided, earlier)
 
     def reload(self, record: Record, isolation: str | None, *, why: str, asked: bool = True) -> None:
         """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.reload``; then it stays."""
         with record.lock, record.wishing(isolation):
             before = record.lane
             specs = self._offered()
-            self._load_required(record, specs)
-            if before is None:
-                self._load_alone(record, specs, None)
-                return
-            lane = self._open(record, specs, check=True)
+            with self._requiring(record, specs):
+                if before is None:
+                    self._load_alone(record, specs, None)
+                    return
+                lane = self._open(record, specs, check=True)
             with self._lock:
                 self._leaving[before] = record
             if self.closed:  # meanwhile, and the host may not have seen the new lane
@@ -215,9 +218,11 @@ class Loader:
             if lane is not None and lane.decided.auto and openings >= record.config.auto.openings:
                 self.move(record, f"its circuit opened {openings} times because calls overran their time")
 
-    def unload(self, record: Record, deadline: Deadline) -> None:
-        """Take a plugin's lane away and end it."""
+    def unload(self, record: Record, deadline: Deadline, *, force: bool = True) -> None:
+        """Take a plugin's lane away and end it. Without ``force``, raises ``RequirementError`` where loaded plugins need it."""
         with record.lock:
+            if record.lane is not None and not force:
+                self._check_unneeded(record)
             lane, record.lane = record.lane, None
             with self._lock:
                 self._order = [other for other in self._order if other != record.name]
@@ -265,28 +270,64 @@ class Loader:
         if self._begun:
             self.monitor.forget()
 
-    def _index_of(self, config: HostConfig) -> Index:
-        return Index(self._group, config.discovery.paths, file=default_file(self._group))
+    def _offers_of(self, config: HostConfig) -> Offers:
+        return Offers(Index(self._group, config.discovery.paths, file=default_file(self._group)))
 
     def _new_record(self, name: str) -> Record:
         record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load, self.events)
         self._records[name] = record
         return record
 
-    def _load_required(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None) -> None:
-        """Load what a plugin requires, one after the other: the requirements are no circle, so neither are the locks."""
+    @contextmanager
+    def _requiring(self, record: Record, specs: Offered, ahead: Ahead | None = None) -> Iterator[None]:
+        """Load what comes before a plugin; nobody unloads what it needs while the block loads the plugin itself."""
         self._check_open(record)
-        for name in _requirements.load_order(record.name, specs):
-            needed = self.record(name, specs)
-            if not needed.config.enabled:
-                raise RequirementError(
-                    f"plugin {record.name!r} requires the plugin {name!r}, which is disabled in the configuration"
-                )
-            with needed.lock:
-                if needed.lane is None:
-                    self._load_alone(needed, specs, ahead)
+        earlier = specs.order.before(record.name)
+        with self._lock:
+            self._needed[record] = [each.name for each in earlier if each.needed]
+        try:
+            for sentence in specs.order.without(record.name):
+                _tell_without(record, sentence)
+            self._load_earlier(record, earlier, specs, ahead)
+            yield
+        finally:
+            with self._lock:
+                self._needed.pop(record, None)  # a plugin that asks for itself while it is imported was here before
 
-    def _load_alone(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None) -> Lane:
+    def _load_earlier(self, record: Record, earlier: Iterable[Earlier], specs: Offered, ahead: Ahead | None) -> None:
+        """Load these, one after the other: their order is no circle, so neither are the locks."""
+        failed: dict[str, str] = {}
+        for each in earlier:
+            try:
+                if lost := next((name for name in each.required if name in failed), None):
+                    raise RequirementError(f"it requires {lost!r}, which could not be loaded")
+                other = self.record(each.name, specs)
+                with other.lock:
+                    if other.lane is None:
+                        self._load_alone(other, specs, ahead)
+            except (HostkitError, OSError) as error:
+                self._check_open(record)
+                if each.needed and isinstance(error, RequirementError):
+                    raise RequirementError(f"plugin {record.name!r}: {specs.order.path(record.name, each.name)}: {error}") from None
+                if each.needed:
+                    raise
+                failed[each.name] = str(error)
+                _tell_without(record, f"the optional plugin {each.name!r} can't be loaded: {error}")
+
+    def _check_unneeded(self, record: Record) -> None:
+        """Raise ``RequirementError`` where plugins that are loaded, or being loaded, need this one."""
+        with self._lock:
+            needs = {other.name: other.manifest.requirements for other in self._records.values()}
+            loading = {other.name for other, names in self._needed.items() if record.name in names}
+            users = [name for name in dependents(record.name, needs) if name in self._order or name in loading]
+            users += sorted(loading.difference(users))
+        if users:
+            shown = [*map(repr, users[:9]), *([f"{len(users) - 9} more"] if len(users) > 9 else [])]
+            raise RequirementError(
+                f"plugin {record.name!r} is needed by {', '.join(shown)}; unload {users[-1]!r} first, or force it (force=True)"
+            )
+
+    def _load_alone(self, record: Record, specs: Offered, ahead: Ahead | None) -> Lane:
         lane = self._open(record, specs, ahead)
         with self._lock:
             self._order.append(record.name)
@@ -296,13 +337,13 @@ class Loader:
             self._check_open(record)
         return lane
 
-    def _offered(self) -> dict[str, PluginSpec]:
-        """Return what is installed, and what the application registered."""
+    def _offered(self) -> Offered:
+        """Return what is installed and counts, and what the application registered."""
         with self._lock:
             registered = [name for name, record in self._records.items() if record.target is not None]
-            return {**self._index.look(), **{name: PluginSpec(name, "") for name in registered}}
+            return self._offers.look(self.config, registered)
 
-    def _open(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None = None, *, check: bool = False) -> Lane:
+    def _open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
         try:
             decided, backend = self._start(record, specs, ahead)
@@ -315,7 +356,7 @@ class Loader:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
         return lane
 
-    def _start(self, record: Record, specs: Mapping[str, PluginSpec], ahead: Ahead | None) -> tuple[Decided, Backend]:
+    def _start(self, record: Record, specs: Offered, ahead: Ahead | None) -> tuple[Decided, Backend]:
         started = None if ahead is None else ahead.take(record)
         if started is not None:
             return started
@@ -325,7 +366,7 @@ class Loader:
         except Unfit as error:
             return self._start_moved(record, specs, error)
 
-    def _start_moved(self, record: Record, specs: Mapping[str, PluginSpec], why: Unfit) -> tuple[Decided, Backend]:
+    def _start_moved(self, record: Record, specs: Offered, why: Unfit) -> tuple[Decided, Backend]:
         record.moved = str(why)
         try:
             decided = self._decide(record, specs, record.wished)
@@ -342,18 +383,22 @@ class Loader:
             return start_here(opening, record.spec, may_leave=decided.auto, events=self.events)
         return BACKENDS[decided.isolation](opening)
 
-    def _decide(self, record: Record, specs: Mapping[str, PluginSpec], isolation: str | None) -> Decided:
+    def _decide(self, record: Record, specs: Offered, isolation: str | None) -> Decided:
         self._check_open(record)
         self._begun = True
         if record.target is None:
             spec = specs.get(record.name)
             if spec is None:
                 raise PluginNotFound(not_found(record.name, specs, self._group))
-            record.spec = reread(spec, self._group, self.config.discovery.paths)
+            found = reread(spec, self._group, self.config.discovery.paths)
+            if why := specs.glance.why_not(found):
+                raise PluginNotFound(kept_out(record.name, why))
+            record.spec = found
             record.manifest = record.spec.manifest
         decided = decide(record.name, record.manifest, record.config, isolation, moved=record.moved)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
-        _requirements.check(record.name, record.manifest, specs, seen)
+        _requirements.check(record.name, record.manifest, seen)
+        specs.there.check(record.name, record.manifest)
         return decided
 
     def _opening(self, record: Record, decided: Decided) -> Opening:
@@ -452,8 +497,19 @@ def where_it_runs(decided: Decided) -> dict[str, Any]:
     return found
 
 
-def not_found(name: object, specs: Mapping[str, PluginSpec], group: str) -> str:
+def _tell_without(record: Record, sentence: str) -> None:
+    tell("WARNING", f"plugin {record.name!r} goes without: {sentence}", plugin=record.name)
+
+
+def kept_out(name: str, why: str) -> str:
+    """Return the words for a plugin that the operator keeps out."""
+    return f"plugin {name!r} is installed, and the configuration keeps it out: {why}"
+
+
+def not_found(name: object, specs: Offered, group: str) -> str:
     """Return the words for a name that is no plugin's, with the nearest name that is."""
+    if isinstance(name, str) and name in specs.kept_out:
+        return kept_out(name, specs.kept_out[name])
     near = difflib.get_close_matches(str(name), specs, 1)
     shown = str(name).encode("unicode_escape", "backslashreplace").decode()[:200]
     if near:

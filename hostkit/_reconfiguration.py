@@ -26,7 +26,7 @@ class Reconfiguration:
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._put_down: set[str] = set()  # loaded when they were disabled
+        self._put_down: set[str] = set()  # loaded when they were disabled, or kept out by a filter
 
     def apply(self, new: HostConfig) -> tuple[list[str], list[str]]:
         """Apply it; return what changed and what could not be applied, as sentences."""
@@ -42,31 +42,40 @@ class Reconfiguration:
             changes.append("template")
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
         configs = {record: new.plugin(name) for name, record in records.items()}
+        kept_out = self._loader.specs.kept_out
+        outside = {record: kept_out.get(record.name, "") if record.target is None else "" for record in configs}
         # What is switched off goes first, and before what it needs itself.
-        off = [record for record in reversed(configs) if not configs[record].enabled]
-        for record in (*off, *(record for record in configs if configs[record].enabled)):
-            config = configs[record]
-            if said := ", ".join(_differences(record.config, config)):
+        off = [record for record in reversed(configs) if outside[record] or not configs[record].enabled]
+        for record in (*off, *(record for record in configs if record not in off)):
+            config, out = configs[record], outside[record]
+            differences = [*_differences(record.config, config), *self._in_or_out(record, config, out)]
+            if said := ", ".join(differences):
                 try:
-                    self._apply_to(record, config)
+                    self._apply_to(record, config, out)
                 except (HostkitError, OSError) as error:
                     failures.append(f"plugin {record.name!r} keeps what it had ({said}): {error}")
                 else:
                     changes.append(f"{record.name}: {said}")
         return changes, failures
 
-    def _apply_to(self, record: Record, new: PluginConfig) -> None:
+    def _in_or_out(self, record: Record, new: PluginConfig, out: str) -> Iterator[str]:
+        if out and record.lane is not None:
+            yield f"kept out: {out}"
+        elif not out and record.lane is None and record.config.enabled and new.enabled and record.name in self._put_down:
+            yield "let in"
+
+    def _apply_to(self, record: Record, new: PluginConfig, out: str) -> None:
         old, wished, moved = record.config, record.wished, record.moved
         record.configure(new)
         try:
-            self._put_in_place(record, old, new)
+            self._put_in_place(record, old, new, out)
         except BaseException:
             record.wished, record.moved = wished, moved
             record.configure(old)
             raise
 
-    def _put_in_place(self, record: Record, old: PluginConfig, new: PluginConfig) -> None:
-        if not new.enabled:
+    def _put_in_place(self, record: Record, old: PluginConfig, new: PluginConfig, out: str) -> None:
+        if out or not new.enabled:
             if record.lane is not None:
                 self._put_down.add(record.name)
                 self._loader.unload(record, Deadline.after(DRAIN))

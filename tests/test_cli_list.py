@@ -45,6 +45,7 @@ def test_json_has_the_same_and_more(cli, install_demo):
             "directory": None,
             "isolation": "none",
             "description": "adds",
+            "kept_out": None,
             "error": None,
         }
     ]
@@ -81,6 +82,16 @@ def test_a_terminal_gets_a_table_that_shows_markup_and_escapes_as_text(install_d
     shown = on_a_terminal("list")
     assert "distribution" in shown.splitlines()[0]
     assert "[red]x[/red] \\x1b[31m" in shown
+
+
+def test_a_terminal_shows_what_is_filtered_out_only_if_asked(install_demo, cli_place):
+    install_demo("calculator", ECHO)
+    (cli_place / "hostkit.toml").write_text('[discovery]\nexclude = ["*"]\n')
+    nothing = "no plugin is installed for demo.plugins; [discovery] keeps 1 out, and hostkit list --all says why\n"
+    assert on_a_terminal("list") == nothing
+    shown = on_a_terminal("list", "--all")
+    assert "filtered" in shown
+    assert "[discovery] exclude has '*'" in shown
 
 
 def on_a_terminal(*arguments):

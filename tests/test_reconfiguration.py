@@ -129,6 +129,46 @@ def test_a_disabled_plugin_is_unloaded_and_an_enabled_one_loaded_again(configure
     assert place(configured, "q") == "none"
 
 
+@pytest.mark.parametrize(
+    ("filters", "why"),
+    [
+        ({"discovery": {"exclude": ["p"]}}, "[discovery] exclude has 'p'"),
+        (
+            {"discovery": {"allowed_isolation": ["process"]}, "plugins": {"q": {"isolation": "process"}}},
+            "it would run with isolation 'none', and [discovery] allowed_isolation has 'process'",
+        ),
+    ],
+)
+def test_a_plugin_that_is_kept_out_is_unloaded_and_one_that_is_let_in_again_is_loaded(configured, file, isolation, filters, why):
+    configured.load("p", isolation=isolation)
+    configured.load("q", isolation="process")
+    file(filters)
+    changes = configured.reload_config()
+    assert changes[:2] == ("discovery", f"p: kept out: {why}")
+    assert "p" not in configured.specs
+    assert list(configured.health()) == ["q"]
+    with pytest.raises(hostkit.PluginNotFound) as caught:
+        configured.execute("p", None)
+    assert str(caught.value) == f"plugin 'p' is installed, and the configuration keeps it out: {why}"
+    assert configured.reload_config() == ()
+    file({})
+    assert "p: let in" in configured.reload_config()
+    assert list(configured.health()) == ["q", "p"]
+    assert (configured.execute("p", None)["pid"] == os.getpid()) is (isolation == "none")
+    assert configured.reload_config() == ()
+
+
+def test_what_the_application_registered_is_not_kept_out_by_a_change(configured, file):
+    class P:
+        def execute(self, ctx, request):
+            return "registered"
+
+    configured.register(P, name="own")
+    file({"discovery": {"exclude": ["*"]}})
+    assert configured.reload_config() == ("discovery",)
+    assert configured.execute("own", None) == "registered"
+
+
 def test_a_plugin_that_is_called_for_the_first_time_after_the_change_follows_it(configured, file):
     handle = configured.plugin("p")
     file({"plugins": {"p": {"isolation": "process", "config": {"a": 1}}}})

@@ -3,12 +3,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import hostkit
-from hostkit import ManifestError, PluginSpec, RequirementError
-from hostkit._requirements import load_order
+from hostkit import ManifestError, RequirementError
 
 # A plugin that says how deep in the host's calls it was imported, and what it sees of the environment.
 SOURCE = """
@@ -102,50 +104,25 @@ def test_a_chain_is_loaded_without_deeper_calls(install_demo, new_host):
     assert len(depths) == 1
 
 
-def spec(name, *required, version="1.0"):
-    return PluginSpec(name, f"{name}:P", name, version, manifest_data={"requirements": {"required_plugins": list(required)}})
-
-
-def test_ten_thousand_plugins_in_a_chain_have_an_order():
-    names = [f"p{number}" for number in range(10_000)]
-    specs = {name: spec(name, *needed) for name, *needed in zip(names, names[1:])} | {names[-1]: spec(names[-1])}
-    assert load_order("p0", specs) == names[:0:-1]
-
-
-def test_ten_thousand_plugins_in_a_circle_are_told_in_short():
-    names = [f"p{number}" for number in range(10_000)]
-    specs = {name: spec(name, needed) for name, needed in zip(names, [*names[1:], names[0]])}
-    with pytest.raises(RequirementError, match="in a circle") as caught:
-        load_order("p0", specs)
-    assert len(str(caught.value)) < 300
-
-
-def test_diamonds_upon_diamonds_are_looked_at_once_each():
-    layers = [[f"l{layer}-{side}" for side in "ab"] for layer in range(200)]  # 2 ** 200 ways from top to bottom
-    specs = {"top": spec("top", *layers[0])} | {name: spec(name) for name in layers[-1]}
-    for upper, lower in itertools.pairwise(layers):
-        specs |= {name: spec(name, *lower) for name in upper}
-    order = load_order("top", specs)
-    assert sorted(order) == sorted(name for layer in layers for name in layer)
-    assert all(order.index(upper[0]) > order.index(lower[1]) for upper, lower in itertools.pairwise(layers))
-
-
 @pytest.mark.parametrize(
     ("plugins", "circle"),
     [
-        ({"a": ["a"]}, {"a → a"}),
-        ({"a": ["b"], "b": ["a"]}, {"a → b → a", "b → a → b"}),
-        ({"a": ["b"], "b": ["c"], "c": ["d"], "d": ["b"]}, {"b → c → d → b", "c → d → b → c", "d → b → c → d"}),
+        ({"a": ["a"]}, ["a → a"]),
+        ({"a": ["b"], "b": ["a"]}, ["a → b → a", "b → a → b"]),
+        (
+            {"a": ["b"], "b": ["c"], "c": ["d"], "d": ["b"]},
+            ["a → b → c → d → b", "b → c → d → b", "c → d → b → c", "d → b → c → d"],
+        ),
     ],
 )
 def test_plugins_that_require_each_other_are_told_and_none_is_loaded(install_demo, new_host, plugins, circle):
     for name, needed in plugins.items():
         install_demo(name, "raise SystemExit('imported')", manifest=requires(*needed))
     host = new_host("demo")
-    for name in plugins:
+    for name, drawn in zip(plugins, circle, strict=True):
         with pytest.raises(RequirementError, match=f"plugin '{name}': plugins require each other in a circle: ") as caught:
             host.load(name)
-        assert str(caught.value).partition("circle: ")[2] in circle
+        assert str(caught.value).partition("circle: ")[2] == drawn
     assert host.health() == {}
 
 
@@ -164,17 +141,53 @@ def test_a_plugin_that_is_not_there_is_told(refused, install_demo, wanted, words
     assert words in refused(requires(wanted))
 
 
-def test_what_is_missing_far_down_is_told_by_the_one_that_requires_it(install_demo, new_host):
-    install_demo("a", "raise SystemExit", manifest=requires("b"))
-    install_demo("b", "raise SystemExit", manifest=requires("nobody"))
-    with pytest.raises(RequirementError, match="plugin 'b' requires the plugin nobody, found no plugin of that name"):
-        new_host("demo").load("a")
+@pytest.mark.parametrize(
+    ("last", "config", "drawn", "words"),
+    [
+        (None, {}, "c>=2 (not installed)", "'b' requires the plugin c>=2, found no plugin of that name; install it"),
+        ({}, {}, "c>=2 (version 1.0)", "'b' requires the plugin c>=2, found version 1.0; install a version that fits"),
+        ({"manifest": "isolation = 3"}, {}, "c>=2 (broken)", "'b' requires the plugin c>=2, found a broken one: "),
+        (
+            {"version": "2.0"},
+            {"plugins": {"c": {"enabled": False}}},
+            "c>=2 (disabled)",
+            "'b' requires the plugin c>=2, found one that is disabled in the configuration; enable it",
+        ),
+        (
+            {"version": "2.0"},
+            {"discovery": {"exclude": ["c*"]}},
+            "c>=2 (kept out)",
+            "'b' requires the plugin c>=2, found one that is installed and kept out: [discovery] exclude has 'c*'; let it in",
+        ),
+    ],
+)
+def test_what_is_wrong_far_down_is_told_with_the_chain_that_leads_there(
+    install_demo, new_host, isolation, last, config, drawn, words
+):
+    install_demo("a", "raise SystemExit('imported')", manifest=requires("b"))
+    install_demo("b", "raise SystemExit('imported')", manifest=requires("c>=2"))
+    if last is not None:
+        install_demo("c", "raise SystemExit('imported')", **last)
+    with pytest.raises(RequirementError) as caught:
+        new_host("demo", config=config).load("a", isolation=isolation)
+    assert str(caught.value).startswith(f"plugin 'a': a → b → {drawn}: plugin {words}")
+
+
+def test_what_only_a_load_finds_out_far_down_has_its_chain_too(install_demo, new_host):
+    install_demo("a", "raise SystemExit('imported')", manifest=requires("b"))
+    install_demo("b", "raise SystemExit('imported')", manifest=requires("c"))
+    install_demo("c", "raise SystemExit('imported')", manifest=requires(environment_vars=["NOBODY_SETS_THIS"]))
+    host = new_host("demo")
+    with pytest.raises(RequirementError) as caught:
+        host.load("a")
+    assert str(caught.value).startswith("plugin 'a': a → b → c: plugin 'c' requires the environment variable NOBODY_SETS_THIS, ")
+    assert host.health() == {}
 
 
 def test_a_disabled_plugin_is_not_there_for_others_either(refused, install_demo):
     install_demo("dep", "raise SystemExit")
     said = refused(requires("dep"), config={"plugins": {"dep": {"enabled": False}}})
-    assert "requires the plugin 'dep', which is disabled in the configuration" in said
+    assert "requires the plugin dep, found one that is disabled in the configuration; enable it" in said
 
 
 @pytest.mark.parametrize(("there", "wanted"), [("my-dep", "my_dep"), ("My.Dep", "my-dep>=1"), ("my_dep", "MY-DEP")])
@@ -218,19 +231,106 @@ def test_a_registered_plugin_is_there_for_others(install_demo, new_host):
     host.load("calc")
 
 
-@pytest.mark.parametrize("there", ["missing", "broken", "fits"])
-def test_an_optional_plugin_may_be_missing_and_is_not_loaded(install_demo, new_host, there):
-    if there != "missing":
-        install_demo("dep", "raise SystemExit", manifest="" if there == "fits" else "isolation = 3")
+# Optional ones.
+
+
+@pytest.mark.parametrize(
+    ("there", "config"),
+    [
+        (False, {}),
+        (True, {"plugins": {"dep": {"enabled": False}}}),
+        (True, {"discovery": {"exclude": ["dep"]}}),
+    ],
+)
+def test_an_optional_plugin_may_be_missing_or_disabled_or_kept_out(install_demo, new_host, log, isolation, there, config):
+    if there:
+        install_demo("dep", "raise SystemExit", version="0.1")
     install_demo("calc", SOURCE, manifest=requires(optional_plugins=["dep>=1"]))
+    host = new_host("demo", config=config)
+    host.load("calc", isolation=isolation)
+    assert list(host.health()) == ["calc"]
+    assert not [record for record in log if record["level"] == "WARNING"]
+
+
+def test_an_optional_plugin_that_is_there_is_loaded_before_and_closed_after(install_demo, new_host, log, isolation):
+    install_demo("a", SOURCE, manifest=requires("b", optional_plugins=["z>=1"]))
+    install_demo("b", SOURCE, manifest=requires(optional_plugins=["c"]))
+    install_demo("c", SOURCE, manifest=requires("d"))
+    for name in "dz":
+        install_demo(name, SOURCE)
+    host = new_host("demo", config={"defaults": {"isolation": isolation}})
+    host.execute("a", None)
+    order = list(host.health())
+    assert sorted(order) == ["a", "b", "c", "d", "z"]
+    assert order[-1] == "a"
+    assert order.index("d") < order.index("c") < order.index("b")
+    host.close()
+    closed = [record["plugin"] for record in log if record["text"].endswith("closed")]
+    assert closed == order[::-1]
+
+
+def test_load_all_keeps_optional_plugins_before_those_that_name_them(install_demo, new_host, isolation):
+    install_demo("a", SOURCE, manifest=requires(optional_plugins=["c", "nobody"]))
+    install_demo("b", SOURCE, manifest=requires("a"))
+    install_demo("c", SOURCE)
     host = new_host("demo")
+    assert host.load_all(isolation=isolation) == {}
+    assert list(host.health()) == ["c", "a", "b"]
+
+
+def told_without(log):
+    return [record["text"] for record in log if record["level"] == "WARNING" and "goes without: " in record["text"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"source": "raise RuntimeError('no database')"}, "the optional plugin 'dep' can't be loaded: plugin 'dep'"),
+        ({"source": SOURCE, "manifest": "isolation = 3"}, "the optional plugin 'dep' is broken: plugin 'dep'"),
+        (
+            {"source": SOURCE, "manifest": "[requirements]\nrequired_plugins = ['nobody']"},
+            "the optional plugin 'dep' can't be loaded: plugin 'dep' requires the plugin nobody, found no plugin of that name",
+        ),
+        (
+            {"source": SOURCE, "manifest": "[requirements]\nrequired_plugins = ['dep']"},
+            "the optional plugin 'dep' can't be loaded: plugin 'dep': plugins require each other in a circle: dep → dep",
+        ),
+        (
+            {"source": SOURCE, "manifest": "[requirements]\npython = '<3'"},
+            "the optional plugin 'dep' can't be loaded: plugin 'dep' requires Python <3",
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_an_optional_plugin_that_cannot_be_loaded_is_a_warning(install_demo, new_host, log, isolation, options, words, together):
+    install_demo("dep", **options)
+    install_demo("calc", SOURCE, manifest=requires(optional_plugins=["dep"]))
+    host = new_host("demo", config={"defaults": {"isolation": isolation}})
+    if together:
+        assert list(host.load_all("calc")) == []
+    else:
+        host.load("calc")
+    assert list(host.health()) == ["calc"]
+    [told] = told_without(log)
+    assert told.startswith(f"plugin 'calc' goes without: {words}")
+
+
+def test_an_optional_plugin_is_not_loaded_without_what_it_requires(install_demo, new_host, log, isolation):
+    install_demo("base", "raise RuntimeError('no database')")
+    install_demo("dep", SOURCE, manifest=requires("base"))
+    install_demo("calc", SOURCE, manifest=requires(optional_plugins=["dep"]))
+    host = new_host("demo", config={"defaults": {"isolation": isolation}})
     host.load("calc")
     assert list(host.health()) == ["calc"]
+    first, second = told_without(log)
+    assert "the optional plugin 'base' can't be loaded: " in first
+    assert "the optional plugin 'dep' can't be loaded: it requires 'base', which could not be loaded" in second
 
 
 def test_an_optional_plugin_that_is_there_must_fit(refused, install_demo):
     install_demo("dep", "raise SystemExit")
-    assert "the plugin dep>=2, found version 1.0" in refused(requires(optional_plugins=["dep>=2"]))
+    said = refused(requires(optional_plugins=["dep>=2"]))
+    assert "the plugin dep>=2, found version 1.0; install a version that fits, or disable it" in said
 
 
 def test_plugins_that_name_each_other_as_optional_are_no_circle(install_demo, new_host):
@@ -239,6 +339,92 @@ def test_plugins_that_name_each_other_as_optional_are_no_circle(install_demo, ne
     host = new_host("demo")
     host.load("a")
     assert list(host.health()) == ["b", "a"]
+
+
+def test_threads_that_load_the_plugins_of_an_optional_circle_do_not_wait_for_each_other(install_demo, new_host):
+    names = ["a", "b", "c", "d"]
+    for name, other in zip(names, [*names[1:], names[0]], strict=True):
+        install_demo(name, SOURCE, manifest=requires(optional_plugins=[other]))
+    host = new_host("demo")
+    start = threading.Barrier(len(names))
+
+    def load(name):
+        start.wait(10)
+        host.load(name)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        for loaded in [pool.submit(load, name) for name in names]:
+            loaded.result(20)
+    assert list(host.health()) == ["d", "c", "b", "a"]
+
+
+# Unloading.
+
+
+@pytest.fixture
+def chained(install_demo, new_host, isolation):
+    """A host that has loaded a, which requires b, which requires c; d has c as optional."""
+    install_demo("a", SOURCE, manifest=requires("B>=1"))
+    install_demo("b", SOURCE, manifest=requires("c"))
+    install_demo("c", SOURCE)
+    install_demo("d", SOURCE, manifest=requires(optional_plugins=["c"]))
+    host = new_host("demo", config={"defaults": {"isolation": isolation}})
+    assert host.load_all() == {}
+    return host
+
+
+def test_a_plugin_that_others_need_is_not_unloaded(chained):
+    with pytest.raises(RequirementError) as caught:
+        chained.unload("c")
+    assert str(caught.value) == "plugin 'c' is needed by 'b', 'a'; unload 'a' first, or force it (force=True)"
+    with pytest.raises(RequirementError, match="plugin 'b' is needed by 'a'; unload 'a' first"):
+        chained.unload("b")
+    assert sorted(chained.health()) == ["a", "b", "c", "d"]
+    for name in ("a", "b", "c"):
+        chained.unload(name)
+    assert list(chained.health()) == ["d"]
+    chained.unload("c")  # which isn't loaded
+
+
+def test_force_unloads_it_and_leaves_the_others_as_they_are(chained):
+    chained.unload("c", force=True)
+    assert sorted(chained.health()) == ["a", "b", "d"]
+    assert isinstance(chained.execute("a", None), int)
+    chained.load("c")
+    chained.unload("b", force=True)
+    with pytest.raises(RequirementError, match="plugin 'c' is needed by 'a'"):
+        chained.unload("c")
+
+
+def test_a_plugin_that_others_need_may_be_reloaded_and_drained(chained):
+    chained.reload("c")
+    assert chained.drain("c", 5.0)
+    chained.reload("c")
+    assert sorted(chained.health()) == ["a", "b", "c", "d"]
+
+
+def test_nobody_unloads_what_a_plugin_that_is_being_loaded_needs(install_demo, new_host, tmp_path):
+    begun, go_on = tmp_path / "begun", tmp_path / "go"
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+    install_demo(
+        "a", f"open({str(begun)!r}, 'w').close(); open({str(go_on)!r}).close()\n" + textwrap.dedent(SOURCE), manifest=requires("b")
+    )
+    install_demo("b", SOURCE)
+    host = new_host("demo")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(host.load, "a")
+        begun.read_text()
+        try:
+            with pytest.raises(RequirementError, match="plugin 'b' is needed by 'a'"):
+                host.unload("b")
+        finally:
+            go_on.write_text("")
+        loading.result(10)
+    assert list(host.health()) == ["b", "a"]
+
+
+# A required plugin that can't be loaded.
 
 
 def test_a_required_plugin_that_fails_to_load_says_so_itself(install_demo, new_host, isolation):

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from .._contract import Caller, ExecutionContext
 from .._environment import settings
 from .._errors import DuplicatePlugin, HostkitError, ManifestError, PluginLoadError
 from .._names import normalized
+from .._offered import matches
 from . import _status
 from ._probe import Probe
 from ._session import Session
@@ -28,6 +29,7 @@ from ._verb import Verb, verbose_option
 if TYPE_CHECKING:
     from .._backends import Backend
     from .._config import HostConfig
+    from .._offered import Offered
     from .._spec import PluginSpec
 
 
@@ -221,10 +223,15 @@ def _configuration(session: Session) -> Iterator[Finding]:
         yield Finding("configuration", "file", "ok", "none" if path is None else f"{path} is valid")
         for setting in settings():
             yield Finding("configuration", setting.variable, "ok", f"sets {'.'.join(setting.keys)}")
-        known = {normalized(name) for name in session.specs}
+        installed = session.specs.installed
+        known = {normalized(name) for name in installed}
         for name in config.plugins:
             if normalized(name) not in known:
                 yield Finding("configuration", f"plugins.{name}", "note", f"no plugin of that name in {session.group}")
+        for word in ("include", "exclude"):
+            for pattern in getattr(config.discovery, word):
+                if not any(matches(name, pattern) for name in installed):
+                    yield Finding("configuration", f"discovery.{word}", "note", f"{pattern!r} matches no plugin in {session.group}")
     except HostkitError as error:
         yield Finding("configuration", "file", "broken", str(error), "mend it; nothing runs with a wrong configuration")
 
@@ -238,13 +245,16 @@ def _plugins(session: Session) -> Iterator[Finding]:
     except HostkitError as error:
         yield Finding("plugins", "all", "note", f"not looked at: {error}")
         return
-    if not specs:
+    if not specs.installed:
         yield Finding("plugins", session.group, "note", "none is installed")
+    if specs.kept_out:
+        text = f"{len(specs.kept_out)} of {len(specs.installed)} are kept out by [discovery]: {', '.join(specs.kept_out)}"
+        yield Finding("plugins", "filters", "note", text, "hostkit list --all says why")
     for spec in specs.values():
         yield _plugin(spec, specs, config, session.group)
 
 
-def _plugin(spec: PluginSpec, specs: Mapping[str, PluginSpec], config: HostConfig, group: str) -> Finding:
+def _plugin(spec: PluginSpec, specs: Offered, config: HostConfig, group: str) -> Finding:
     from .. import _requirements
     from .._decided import decide
     from .._discovery import reread
@@ -256,13 +266,17 @@ def _plugin(spec: PluginSpec, specs: Mapping[str, PluginSpec], config: HostConfi
         manifest = reread(spec, group, config.discovery.paths).manifest
         decided = decide(spec.name, manifest, own, None)
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
-        _requirements.check(spec.name, manifest, specs, seen)
+        _requirements.check(spec.name, manifest, seen)
+        specs.there.check(spec.name, manifest)
+        specs.order.before(spec.name)
+        without = specs.order.without(spec.name)
     except HostkitError as error:
         return Finding("plugins", spec.name, "broken", f"{type(error).__name__}: {error}", _remedy(error, spec))
     text = f"{spec.version or 'no version'}, isolation {decided.isolation}"
     if decided.unheld:
         text += f"; nothing holds its limits there ({', '.join(decided.unheld)})"
-    return Finding("plugins", spec.name, "note" if decided.unheld else "ok", text)
+    text = "; ".join([text, *without])
+    return Finding("plugins", spec.name, "note" if decided.unheld or without else "ok", text)
 
 
 def _remedy(error: HostkitError, spec: PluginSpec) -> str:

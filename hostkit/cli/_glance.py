@@ -1,4 +1,4 @@
-"""What a listing needs of the configuration, remembered from its last validation.
+"""Remember what a listing needs of the configuration from its last validation.
 
 pydantic takes a quarter of a second, which is too long for a TAB. A file that was valid and is byte for byte the same is not
 validated again; one that looks at the environment always is. Nothing that runs a plugin uses this.
@@ -9,41 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import __version__
 from .._errors import ConfigError
 from .._index import _is_ours, default_file
-from .._names import normalized
-
-if TYPE_CHECKING:
-    from .._config import HostConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """``paths`` are searched for plugin directories, ``isolation`` is the floor of all that have none in ``isolations``, ``words``
-    are the places from the least isolated to the most. Names are normalized."""
-
-    paths: list[str] = field(default_factory=list)
-    isolation: str | None = None
-    isolations: Mapping[str, str | None] = field(default_factory=dict)
-    disabled: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    def disables(self, name: str) -> bool:
-        """Whether a plugin is switched off."""
-        return normalized(name) in self.disabled
-
-    def place(self, name: str, wish: str) -> str:
-        """Return where a plugin with this wish would run."""
-        floor = self.isolations.get(normalized(name), self.isolation)
-        if floor is None or wish not in self.words:
-            return wish
-        return max(wish, floor, key=self.words.index)
+from .._offered import Glance, glance_of
 
 
 def glance(path: Path) -> Glance:
@@ -64,20 +36,6 @@ def glance(path: Path) -> Glance:
     return found
 
 
-def glance_of(config: HostConfig) -> Glance:
-    """Return what a listing needs of a configuration."""
-    from .._decided import words
-
-    plugins = {normalized(name): config.plugin(name) for name in config.plugins}
-    return Glance(
-        paths=[str(path) for path in config.discovery.paths],
-        isolation=config.defaults.isolation,
-        isolations={name: plugin.isolation for name, plugin in plugins.items()},
-        disabled=[name for name, plugin in plugins.items() if not plugin.enabled],
-        words=words(),
-    )
-
-
 def _file(path: Path) -> Path | None:
     beside = default_file("")
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
@@ -89,8 +47,9 @@ def _load(file: Path | None, digest: str) -> Glance | None:
         if file is None or not _is_ours(file.parent) or not _is_ours(file):
             return None
         kept = json.loads(file.read_bytes())
-        return Glance(**kept["glance"]) if kept["digest"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError):
+        known = kept["digest"] == digest and kept["glance"].keys() == {field.name for field in fields(Glance)}
+        return Glance(**kept["glance"]) if known else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

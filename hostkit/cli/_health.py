@@ -40,7 +40,7 @@ def verb(session: Session, names: tuple[str, ...]) -> int:
         if session.json:
             output.json(answers)
     if not answers and well and not session.json and not host.specs:
-        tell(f"hostkit: no plugin is installed for {session.group}")
+        tell(f"hostkit: {session.nothing}")
     return _status.ANSWERED if well else _status.FAILED
 
 

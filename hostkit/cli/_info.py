@@ -12,7 +12,7 @@ from .._decided import Decided, decide
 from .._discovery import reread
 from .._errors import PluginNotFound
 from .._host import Host
-from .._loader import not_found
+from .._loader import kept_out, not_found
 from .._manifest import Manifest
 from .._spec import PluginSpec
 from . import _status
@@ -46,6 +46,8 @@ def _static(session: Session, name: str, isolation: str | None) -> dict[str, Any
     if name not in specs:
         raise PluginNotFound(not_found(name, specs, session.group))
     spec = reread(specs[name], session.group, session.config.discovery.paths)
+    if why := specs.glance.why_not(spec):
+        raise PluginNotFound(kept_out(name, why))
     manifest, config = spec.manifest, session.config.plugin(name)
     return _described(spec, manifest, config, decide(name, manifest, config, isolation), {})
 

@@ -19,8 +19,7 @@ from ._told import tell_log
 if TYPE_CHECKING:
     from .._config import HostConfig
     from .._host import Host
-    from .._spec import PluginSpec
-    from ._glance import Glance
+    from .._offered import Glance, Offered
 
 # How long an interrupted host may take to close: a cancelled call gets the first second, the plugin's own close() the rest.
 _HURRY = 2.0
@@ -69,19 +68,28 @@ class Session:
     def glance(self) -> Glance:
         """What a listing needs of the configuration. Raises ``ConfigError``."""
         from .._environment import settings
-        from ._glance import Glance, glance, glance_of
+        from .._offered import Glance, glance_of
+        from ._glance import glance
 
         if settings():  # what is remembered of a file knows nothing of them
             return glance_of(self.config)
         return Glance() if self.config_path is None else glance(self.config_path)
 
     @property
-    def specs(self) -> dict[str, PluginSpec]:
-        """Name → what is installed. Imports no plugin, and on an index hit hardly anything else."""
+    def specs(self) -> Offered:
+        """Name → what is installed and counts. Imports no plugin, and on an index hit hardly anything else."""
         from .._index import Index, default_file
+        from .._offered import Offered
 
         paths = [Path(place) for place in self.glance.paths]
-        return Index(self.group, paths, file=default_file(self.group)).look()
+        return Offered(Index(self.group, paths, file=default_file(self.group)).look(), self.glance)
+
+    @property
+    def nothing(self) -> str:
+        """The words for an application without plugins."""
+        kept_out = len(self.specs.kept_out)
+        filtered = f"; [discovery] keeps {kept_out} out, and hostkit list --all says why" if kept_out else ""
+        return f"no plugin is installed for {self.group}{filtered}"
 
     @property
     def output(self) -> Output:
