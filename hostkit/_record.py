@@ -343,10 +343,10 @@ class Record:
         hook: bool = False,
     ) -> None:
         """Refuse what can't be called; take a turn of the rate, and a place of the bulkhead. Raises ``InLine``."""
-        if not hook:
+        if (lane.special or context._timeout == 0) and not hook:
             self._check(lane, context, streaming=streaming)
         bulkhead = self._bulkhead
-        if bulkhead is not None and context in bulkhead:
+        if bulkhead is not None and context in bulkhead.inside:
             return  # it was in line
         if self._rate is not None and not hook:
             wait = self._rate.take()

@@ -10,7 +10,6 @@ import time
 
 import pytest
 
-import hostkit
 from hostkit import CircuitOpen, Draining, PluginClosed, PluginFailed, RateLimited
 
 FLAKY = """
