@@ -580,3 +580,36 @@ def test_a_bulkhead_that_is_configured_later_counts_what_comes_from_then_on(arou
     go_before.touch()
     assert before.result(10) == running.result(10) == "done"
     assert there.host.execute("waiting", ["", ""]) == "done"
+
+
+UNHURRIED = """
+    import asyncio, time
+    class P:
+        inside = 0
+        {form} execute(self, ctx, request):
+            self.inside += 1
+            try:
+                yield self.inside
+                yield self.inside
+            finally:
+                {pause}
+                self.inside -= 1
+"""
+
+
+@pytest.mark.parametrize("isolation", ["none"], indirect=True)  # a worker ends it by itself: who gave it up waits for nothing
+@pytest.mark.parametrize("form", ["def", "async def"])
+def test_a_stream_that_is_closed_early_has_its_place_until_the_plugin_has_ended_it(around, form):
+    there = around(UNHURRIED.format(form=form, pause="time.sleep(0.1)" if form == "def" else "await asyncio.sleep(0.1)"), queue=0)
+
+    async def again_and_again():
+        for _ in range(3):
+            items = there.host.astream("waiting", None)
+            assert await anext(items) == 1
+            await items.aclose()
+
+    asyncio.run(again_and_again())
+    for _ in range(3):
+        items = there.host.stream("waiting", None)
+        assert next(items) == 1
+        items.close()
