@@ -27,23 +27,21 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     return [
         _section("In-process dispatch, a plugin that does nothing", _models.Idler, rounds, turn, promised="that does nothing"),
         _section("In-process dispatch, the calculator", _models.Calculator, rounds, turn, promised="calculator"),
-        _policies(rounds, turn),
+        _asked_for(rounds, turn),
     ]
 
 
-def _policies(rounds: int, turn: float) -> Section:
-    """What each policy adds to a call of the plugin that does nothing."""
+def _asked_for(rounds: int, turn: float) -> Section:
+    """What each argument adds to a call of the plugin that does nothing."""
     section = Section("In-process, what a call asks for", base=_PLAIN)
-    often = {"per_second": 1e9, "burst": 1_000_000_000}
-    with Host("benchmarks", config={"plugins": {"rated": {"rate": often}}}) as host:
-        for name in ("plugin", "rated"):
-            host.register(_models.Idler, name=name, isolation="none")
+    with Host("benchmarks") as host:
+        host.register(_models.Idler, name="plugin", isolation="none")
         record = host.plugin("plugin", CalculatorRequest, CalculatorResponse)._record
         host.load("plugin")
         lane = record.lane
         assert lane is not None
         names: dict[str, Any] = {
-            **{name: host.plugin(name, CalculatorRequest, CalculatorResponse).execute for name in ("plugin", "rated")},
+            "plugin": host.plugin("plugin", CalculatorRequest, CalculatorResponse).execute,
             "request": _models.REQUEST,
             "inf": math.inf,
             "headers": {"trace": "1"},
@@ -60,7 +58,6 @@ def _policies(rounds: int, turn: float) -> Section:
             "request_id=": "plugin(request, request_id='abc')",
             "headers=": "plugin(request, headers=headers)",
             "max_retries=": "plugin(request, max_retries=2)",
-            "a rate in the configuration": "rated(request)",
         }
         peers = [Peer(name, timeit.Timer(statement, globals=names).timeit) for name, statement in statements.items()]
         section.measured(interleave(peers, rounds=rounds, turn=turn))

@@ -204,6 +204,7 @@ def _host(ledger: Ledger, *, workers: int, concurrency: int, config: dict[str, s
         "timeout": 5.0,
         "cancel_grace": 0.2,
         "restarts": {"budget": 1_000_000, "window": 0.1},
+        "breaker": False,
         "config": config,
     }
     with site(dict.fromkeys(PLUGINS, source)) as place:

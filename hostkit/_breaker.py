@@ -115,6 +115,13 @@ class Breaker:
     def succeeded(self, call: ExecutionContext, permit: int | None) -> None:
         """Note that a call was answered."""
         with self._lock:
+            if permit == self.permit and not self._overdue:  # closed all the time, as nearly always
+                self._failures = 0
+                if self._window is None:
+                    self.uneasy = False
+                else:
+                    self._window.count(self._clock(), 0)
+                return
             if self._counts(call, permit):
                 self._succeed()
         self._tell()
@@ -200,15 +207,13 @@ class Breaker:
 
     def _succeed(self) -> None:
         self._failures = 0
+        if self._window is not None and self._state is State.CLOSED:
+            self._window.count(self._clock(), 0)
         if self._state is State.HALF_OPEN:
             self._successes += 1
             assert self._config is not None
             if self._successes >= self._config.successes:
                 self._change(State.CLOSED, f"{_calls(self._successes)} on trial succeeded")
-        elif self._window is not None:
-            self._window.count(self._clock(), failed=False)
-        else:
-            self.uneasy = bool(self._overdue)
 
     def _fail(self, error: BaseException) -> None:
         config = self._config
@@ -217,7 +222,7 @@ class Breaker:
         self._failures += 1
         self.uneasy = True
         if self._window is not None:
-            self._window.count(self._clock(), failed=True)
+            self._window.count(self._clock(), 1)
         why = self._enough(config)
         if why:
             self.openings_by_overrun += isinstance(error, (CallTimeout, WorkerHung))
@@ -260,27 +265,36 @@ _BUCKETS = 10
 
 
 class _Window:
-    """How many calls were made and failed within the last seconds, by a tenth of them more or less. Only under a lock."""
+    """How many calls were made and failed within the last seconds, to a tenth of them. Only under a lock."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self._width = seconds / _BUCKETS
-        self._buckets = [(0, 0)] * _BUCKETS
-        self._at = int(now / self._width)
+        self._buckets = [[0, 0] for _ in range(_BUCKETS)]  # calls and failures
         self.calls = 0
         self.failures = 0
+        self._number = 0
+        self._begin(int(now / self._width))
 
-    def count(self, now: float, *, failed: bool) -> None:
-        at = int(now / self._width)
-        for passed in range(max(self._at + 1, at - _BUCKETS + 1), at + 1):
+    def count(self, now: float, failures: int) -> None:
+        if now >= self._until:
+            self._go_on(int(now / self._width))
+        self._bucket[0] += 1
+        self._bucket[1] += failures
+        self.calls += 1
+        self.failures += failures
+
+    def _go_on(self, number: int) -> None:
+        for passed in range(max(self._number + 1, number - _BUCKETS + 1), number + 1):
             calls, failures = self._buckets[passed % _BUCKETS]
-            self._buckets[passed % _BUCKETS] = (0, 0)
+            self._buckets[passed % _BUCKETS] = [0, 0]
             self.calls -= calls
             self.failures -= failures
-        self._at = max(self._at, at)
-        calls, failures = self._buckets[self._at % _BUCKETS]
-        self._buckets[self._at % _BUCKETS] = (calls + 1, failures + failed)
-        self.calls += 1
-        self.failures += failed
+        self._begin(number)
+
+    def _begin(self, number: int) -> None:
+        self._number = number
+        self._bucket = self._buckets[number % _BUCKETS]
+        self._until = (number + 1) * self._width
 
 
 def _circuit_open(call: ExecutionContext, why: str, when: str, retry_after: float) -> CircuitOpen:

@@ -27,13 +27,11 @@ class Bulkhead:
     """
 
     def __init__(self, config: BulkheadConfig | None) -> None:
-        self._lock = threading.Lock()  # guards everything below
+        self._lock = threading.Lock()  # guards everything below; a call is taken out of inside without it
         self._config = config
-        self._inside: set[ExecutionContext] = set()
+        self._most = _most(config)
+        self.inside: set[ExecutionContext] = set()
         self._line: dict[ExecutionContext, Waiter[None]] = {}  # in order of arrival
-
-    def __contains__(self, call: object) -> bool:
-        return call in self._inside
 
     @property
     def waiting(self) -> int:
@@ -44,20 +42,22 @@ class Bulkhead:
         """Go by another configuration from now on. Who is inside stays there, and who is in line keeps waiting as long as it did."""
         with self._lock:
             self._config = config
+            self._most = _most(config)
             self._hand_on()
 
     def enter(self, call: ExecutionContext, waiter: Callable[[], Waiter[None]]) -> bool:
         """Have a place, or be in line: then it returns False, and ``wait`` or ``await_turn`` must follow. Raises ``Busy``."""
         with self._lock:
-            config = self._config
-            if not self._line and len(self._inside) < _most(config):
-                self._inside.add(call)
+            if not self._line and len(self.inside) < self._most:
+                self.inside.add(call)
                 return True
+            config = self._config
             assert config is not None
             if len(self._line) >= config.queue:
                 raise _full(call, config)
             self._line[call] = waiter()
-            return False
+            self._hand_on()  # somebody may have left between the look at the places and the lining up
+            return call in self.inside
 
     def wait(self, call: ExecutionContext, is_shut: Callable[[], bool]) -> None:
         """Wait until it is a call's turn. Raises ``Busy``, ``CallCancelled`` and ``Draining``; ``is_shut`` tells of the last."""
@@ -75,10 +75,10 @@ class Bulkhead:
 
     def leave(self, call: ExecutionContext) -> None:
         """Give a place back, or leave the line. Idempotent."""
-        with self._lock:
-            self._line.pop(call, None)
-            self._inside.discard(call)
-            if self._line:
+        self.inside.discard(call)
+        if self._line:  # who lines up after this look sees that a place is free
+            with self._lock:
+                self._line.pop(call, None)
                 self._hand_on()
 
     def cancel(self, call: ExecutionContext) -> None:
@@ -108,7 +108,7 @@ class Bulkhead:
         """Return if it is the call's turn, and raise why it isn't."""
         with self._lock:
             too_late = self._line.pop(call, None) is not None
-            if call in self._inside and not call._cancelled:
+            if call in self.inside and not call._cancelled:
                 return
         if call._cancelled:
             raise CallCancelled(f"plugin {call._caller.plugin!r}: the call was given up", **_where(call))
@@ -123,20 +123,20 @@ class Bulkhead:
         else:
             within = f"the {call.timeout:g} s of this call"
         return Busy(
-            f"plugin {call._caller.plugin!r} takes {_most(config):g} calls at a time (bulkhead.calls), and no place became free within "
+            f"plugin {call._caller.plugin!r} takes {self._most:g} calls at a time (bulkhead.calls), and no place became free within "
             f"{within}; {_REMEDY}",
             **_where(call),
         )
 
     def _hand_on(self) -> None:
         """Let those in whose turn it is. The caller holds the lock."""
-        while self._line and len(self._inside) < _most(self._config):
+        while self._line and len(self.inside) < self._most:
             call = next(iter(self._line))
             waiter = self._line.pop(call)
-            self._inside.add(call)
+            self.inside.add(call)
             waiter.wake()
             if waiter.gone:  # its event loop was closed
-                self._inside.discard(call)
+                self.inside.discard(call)
 
 
 _REMEDY = "make fewer calls at once, or raise the limit"

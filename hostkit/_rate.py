@@ -26,9 +26,10 @@ class Rate:
         """Take a turn: return 0, or the seconds after which there is one."""
         with self._lock:
             now = self._clock()
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
+            tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
             self._at = now
-            if self._tokens >= self._one:
-                self._tokens -= 1.0
+            if tokens >= self._one:
+                self._tokens = tokens - 1.0
                 return 0.0
-            return (1.0 - self._tokens) / self._per_second
+            self._tokens = tokens
+            return (1.0 - tokens) / self._per_second

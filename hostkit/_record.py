@@ -16,7 +16,7 @@ import itertools
 import math
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -268,8 +268,9 @@ class Record:
                     lane = await asyncio.to_thread(self._load, self)
                 try:
                     with _Attempt(self, lane, context, LoopWaiter, streaming=True):
-                        async for item in lane.backend.astream(context, request, shape):
-                            yield item
+                        async with aclosing(lane.backend.astream(context, request, shape)) as items:
+                            async for item in items:
+                                yield item
                         return
                 except InLine as line:
                     await line.bulkhead.await_turn(context, self._is_shut)
@@ -343,13 +344,14 @@ class Record:
         hook: bool = False,
     ) -> None:
         """Refuse what can't be called; take a turn of the rate, and a place of the bulkhead. Raises ``InLine``."""
-        if not hook:
+        if (lane.special or context._timeout == 0) and not hook:
             self._check(lane, context, streaming=streaming)
         bulkhead = self._bulkhead
-        if bulkhead is not None and context in bulkhead:
+        if bulkhead is not None and context in bulkhead.inside:
             return  # it was in line
-        if self._rate is not None and not hook:
-            wait = self._rate.take()
+        rate = self._rate
+        if rate is not None and not hook:
+            wait = rate.take()
             if wait:
                 raise self._rate_limited(wait, context)
         if bulkhead is not None and not bulkhead.enter(context, waiter):

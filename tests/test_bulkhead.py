@@ -76,7 +76,7 @@ def test_whoever_waits_too_long_is_told_which_limit_it_was():
 def test_a_call_that_has_a_place_keeps_it_and_leaving_twice_gives_it_back_once():
     bulkhead, call = Bulkhead(BulkheadConfig(calls=1)), new_call()
     entered(bulkhead, call)
-    assert call in bulkhead
+    assert call in bulkhead.inside
     bulkhead.leave(new_call())
     with pytest.raises(Busy):
         entered(bulkhead, new_call())
@@ -134,7 +134,7 @@ def test_a_place_that_is_handed_to_a_closed_loop_goes_to_the_next_in_line():
     until(lambda: bulkhead.waiting == 2)
     bulkhead.leave(first)
     thread.join(10)
-    assert (last in bulkhead, lost in bulkhead) == (True, False)
+    assert (last in bulkhead.inside, lost in bulkhead.inside) == (True, False)
 
 
 def test_a_call_cancelled_in_line_leaves_it_and_one_cancelled_just_before_does_not_wait():
@@ -184,13 +184,13 @@ def test_another_limit_holds_at_once_for_those_in_line_too():
     bulkhead.configure(BulkheadConfig(calls=3, queue=5))
     for thread in threads[:2]:
         thread.join(10)
-    assert [call in bulkhead for call in calls] == [True, True, True, False]
+    assert [call in bulkhead.inside for call in calls] == [True, True, True, False]
     bulkhead.configure(BulkheadConfig(calls=2, queue=5))
     bulkhead.leave(calls[0])
-    assert [call in bulkhead for call in calls] == [False, True, True, False]  # fewer than before, so nobody comes in
+    assert [call in bulkhead.inside for call in calls] == [False, True, True, False]  # fewer than before, so nobody comes in
     bulkhead.configure(None)
     threads[2].join(10)
-    assert calls[3] in bulkhead
+    assert calls[3] in bulkhead.inside
     for _ in range(10):
         entered(bulkhead, new_call())
 
@@ -255,7 +255,7 @@ def test_many_threads_and_tasks_are_never_more_than_allowed_and_none_is_lost():
         thread.join(30)
     assert max(most) <= 3
     assert sorted(ended) == [(seed, turn) for seed in range(6) for turn in range(40)]
-    assert (bulkhead.waiting, len(bulkhead._inside)) == (0, 0)
+    assert (bulkhead.waiting, len(bulkhead.inside)) == (0, 0)
 
 
 class Machine(RuleBasedStateMachine):
@@ -313,7 +313,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self):
-        assert self.bulkhead._inside == set(self.inside)
+        assert self.bulkhead.inside == set(self.inside)
         assert list(self.bulkhead._line) == self.line
 
 
@@ -580,3 +580,36 @@ def test_a_bulkhead_that_is_configured_later_counts_what_comes_from_then_on(arou
     go_before.touch()
     assert before.result(10) == running.result(10) == "done"
     assert there.host.execute("waiting", ["", ""]) == "done"
+
+
+UNHURRIED = """
+    import asyncio, time
+    class P:
+        inside = 0
+        {form} execute(self, ctx, request):
+            self.inside += 1
+            try:
+                yield self.inside
+                yield self.inside
+            finally:
+                {pause}
+                self.inside -= 1
+"""
+
+
+@pytest.mark.parametrize("isolation", ["none"], indirect=True)  # a worker ends it by itself: who gave it up waits for nothing
+@pytest.mark.parametrize("form", ["def", "async def"])
+def test_a_stream_that_is_closed_early_has_its_place_until_the_plugin_has_ended_it(around, form):
+    there = around(UNHURRIED.format(form=form, pause="time.sleep(0.1)" if form == "def" else "await asyncio.sleep(0.1)"), queue=0)
+
+    async def again_and_again():
+        for _ in range(3):
+            items = there.host.astream("waiting", None)
+            assert await anext(items) == 1
+            await items.aclose()
+
+    asyncio.run(again_and_again())
+    for _ in range(3):
+        items = there.host.stream("waiting", None)
+        assert next(items) == 1
+        items.close()

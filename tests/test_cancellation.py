@@ -10,6 +10,7 @@ import time
 import pytest
 
 from hostkit import CallError
+from hostkit._backends._plugin_loop import PluginLoop
 
 PLUGIN = """
     import os, time
@@ -71,6 +72,26 @@ def noted(install, new_host, tmp_path):
         return Noted(new_host(config={"plugins": {"noted": {"isolation": isolation, **settings}}}), tmp_path / "begun")
 
     return make
+
+
+def test_a_call_that_is_cancelled_just_when_an_async_plugin_has_begun_is_told(install, new_host, tmp_path, monkeypatch):
+    install("noted", ASYNC)
+    host = new_host()
+    host.load("noted", isolation="none")
+    plugin, made, begin = Noted(host, tmp_path / "begun"), [], PluginLoop.begin
+
+    def begin_and_cancel(loop, awaitable):
+        begun = begin(loop, awaitable)
+        plugin.wait_for(1)
+        until_made.wait(10)
+        made[0].cancel()
+        return begun
+
+    until_made = threading.Event()
+    monkeypatch.setattr(PluginLoop, "begin", begin_and_cancel)
+    made.append(plugin.submit(1, seconds=30))
+    until_made.set()
+    plugin.wait_for(-1)
 
 
 @pytest.mark.parametrize("source", [PLUGIN, ASYNC], ids=["sync", "async"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,8 +61,8 @@ class Backend(Protocol):
         """Answer one call item by item; closing the iterator gives the call up."""
         ...
 
-    def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
-        """Answer one call item by item without blocking the running event loop."""
+    def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncGenerator[Any, None]:
+        """Answer one call item by item without blocking the running event loop; closing it gives the call up."""
         ...
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:

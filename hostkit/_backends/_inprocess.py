@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from .._asking import Asking, NoAnswer
@@ -170,10 +171,11 @@ class InProcess:
                 context._cancelled = True
                 self._end(items.close)
 
-    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
+    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncGenerator[Any, None]:
         if self._loaded.kind != ASYNC_GENERATOR:
-            async for item in in_threads(self.stream(context, request, shape), context):
-                yield item
+            async with aclosing(in_threads(self.stream(context, request, shape), context)) as items:
+                async for item in items:
+                    yield item
             return
         async with Turn(self._turns, context):
             started = self._started(context, request, shape)
@@ -336,6 +338,8 @@ class InProcess:
         future = self._loop.begin_awaited(awaitable)
         if context is not None:
             self._waiting[context] = future
+            if context._cancelled:  # between its begin and now
+                future.cancel()
         try:
             return future.result(Deadline.after(limit if context is None else context.remaining()).wait())
         except BaseException:

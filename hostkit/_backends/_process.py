@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -133,7 +133,7 @@ class Process:
         if frame.kind != END:
             yield self._outcome.answer(context, frame, shape)
 
-    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
+    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncGenerator[Any, None]:
         asked = self._asked(context, request, shape)
         deadline = _deadline(context)
         channel, frame = await self._abegin(context, asked, deadline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from .._contract import ExecutionContext
@@ -21,7 +21,7 @@ class Items:
         return self._following()
 
 
-async def in_threads(items: Iterator[Any], context: ExecutionContext) -> AsyncIterator[Any]:
+async def in_threads(items: Iterator[Any], context: ExecutionContext) -> AsyncGenerator[Any, None]:
     """Iterate over a generator that may block, each step on a thread."""
     end = object()
     turn = threading.Lock()  # one step at a time: a cancelled task leaves a step behind that can't be interrupted
