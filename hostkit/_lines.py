@@ -32,39 +32,39 @@ def place(file: object, line: int | None) -> str:
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:\n]|[^\s"\[\]{},:]+')
 
 
-def json_keys(text: str) -> Iterator[tuple[Keys, int]]:
+def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case a mark
     """Yield every key and item of a JSON text with its line, in their order; a key that is there twice comes twice."""
     tables: list[Keys | None] = []  # around this place; None for a list
     here: Keys = ()
     expected, line = "value", 1
     for match in _JSON_TOKEN.finditer(text):
-        token = match[0]
-        if token == "\n":
+        word = match[0]
+        if word == "\n":
             line += 1
-        elif token in ("]", "}"):
+        elif word in ("]", "}"):
             here = _closed(tables, here)
             expected = ""
-        elif token == ",":
+        elif word == ",":
             if tables[-1] is None:
                 here = (*here[:-1], int(here[-1]) + 1)
                 expected = "value"
             else:
                 expected = "key"
-        elif token == ":":
+        elif word == ":":
             expected = "value"
         elif expected == "key":
             table = tables[-1]
             assert table is not None
-            here = (*table, json.loads(token))
+            here = (*table, json.loads(word))
             yield here, line
             expected = ""
         else:
             if tables and tables[-1] is None:
                 yield here, line
-            if token == "{":
+            if word == "{":
                 tables.append(here)
                 expected = "key"
-            elif token == "[":
+            elif word == "[":
                 tables.append(None)
                 here = (*here, 0)
 
@@ -113,31 +113,31 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
     line, begun, depth = 1, 1, 0
     statement: list[str] = []
     for match in _TOML_TOKEN.finditer(text):
-        token = match[0]
-        if token == "\n" and depth == 0:
+        word = match[0]
+        if word == "\n" and depth == 0:
             if statement:
                 yield begun, statement
             statement = []
         elif match.lastgroup != "gap":
             if not statement:
                 begun = line
-            depth += (token in ("[", "{")) - (token in ("]", "}"))
-            statement.append(token)
-        line += token.count("\n")
+            depth += (word in ("[", "{")) - (word in ("]", "}"))
+            statement.append(word)
+        line += word.count("\n")
     if statement:
         yield begun, statement
 
 
 def _toml_parts(tokens: list[str]) -> list[str]:
-    return [_toml_key(token) for token in tokens if token not in ("[", "]", ".")]
+    return [_toml_key(word) for word in tokens if word not in ("[", "]", ".")]
 
 
-def _toml_key(token: str) -> str:
-    if not token.startswith('"'):
-        return token.strip("'")
+def _toml_key(word: str) -> str:
+    if not word.startswith('"'):
+        return word.strip("'")
     import tomllib
 
-    key: str = tomllib.loads(f"key = {token}")["key"]
+    key: str = tomllib.loads(f"key = {word}")["key"]
     return key
 
 

@@ -16,7 +16,8 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ._errors import ManifestError
-from ._fields import Duration, Isolation, Model, Name, Resources, Variable, sentences
+from ._fields import Duration, Isolation, Model, Name, Resources, Variable, problems_in, sentence
+from ._parsing import Document
 
 _PROGRAM = re.compile(r"[\w+.][\w+.-]{0,254}", re.ASCII)
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", re.ASCII)
@@ -168,4 +169,6 @@ def validated(data: Mapping[str, Any], path: Path | None, name: str) -> Manifest
     try:
         return Manifest.model_validate(dict(data))
     except ValidationError as error:
-        raise ManifestError(f"plugin {name!r}: {path or 'its manifest'}: {sentences(error, Manifest)}") from None
+        where = "its manifest" if path is None else str(path)
+        problems = problems_in(error, Manifest, where, data.line if isinstance(data, Document) else lambda _keys: None)
+        raise ManifestError(f"plugin {name!r}: {sentence(problems)}") from None

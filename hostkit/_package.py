@@ -75,7 +75,7 @@ def manifest_in(package: Package, plugin: str, stamps: Stamps) -> tuple[Path, di
         try:
             return path, _read(path, package.loader)
         except Unreadable as error:
-            raise ManifestError(f"plugin {plugin!r}: {path}: {error}") from None
+            raise ManifestError(f"plugin {plugin!r}: {error.at(path)}") from None
     return None
 
 

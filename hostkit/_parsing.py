@@ -240,7 +240,9 @@ def _yaml(text: str, most: int) -> Any:
         _check_events(yaml, yaml.parse(text, base), most)
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
     except yaml.reader.ReaderError as error:
-        raise Unreadable(f"has the character {error.character!r}: {error.reason}", text.count("\n", 0, error.position) + 1) from None
+        raise Unreadable(
+            f"has the character {error.character!r}: {error.reason}", text.count("\n", 0, error.position) + 1
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(filter(None, (error.context, error.problem)))
