@@ -86,8 +86,8 @@ def _module(text: str) -> str:
 
 Variable = Annotated[str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})]
 Module = Annotated[str, AfterValidator(_module), WithJsonSchema({"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]
-NAME_SCHEMA = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"}
-Name = Annotated[str, AfterValidator(checked_name), WithJsonSchema(NAME_SCHEMA)]
+_NAME_SCHEMA = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"}
+Name = Annotated[str, AfterValidator(checked_name), WithJsonSchema(_NAME_SCHEMA)]
 
 
 class Model(BaseModel):
