@@ -77,7 +77,10 @@ def _toml(text: str, keys: Sequence[str], value: Word) -> str | None:
     try:
         document = tomlkit.parse(text)
         table: Any = document
-        for key in keys[:-1]:
+        for depth, key in enumerate(keys[:-1]):
+            if key not in table and isinstance(table, tomlkit.items.InlineTable):
+                table[key] = tomlkit.inline_table() | _nested(keys[depth + 1 :], value)
+                return tomlkit.dumps(document)
             if key not in table:
                 return None
             table = table[key]
@@ -96,6 +99,10 @@ def _toml_table(text: str, keys: Sequence[str], value: Word) -> str | None:
     before = "" if not end or not lines[end - 1].strip() else "\n"
     after = "\n" if end < len(lines) and lines[end].strip() else ""
     return "".join([*lines[:end], before, lines_to_write(".toml", keys, value), after, *lines[end:]])
+
+
+def _toml_end(text: str, keys: Sequence[str], value: Word) -> str | None:
+    return f"{text.rstrip()}\n\n{lines_to_write('.toml', keys, value)}"
 
 
 def _end_of_tables(lines: Sequence[str], beside: Sequence[str]) -> int:
@@ -189,7 +196,7 @@ def _nested(keys: Sequence[str], value: Word) -> Any:
 
 
 _EDITS: dict[str, tuple[Callable[[str, Sequence[str], Word], str | None], ...]] = {
-    ".toml": (_toml, _toml_table),
+    ".toml": (_toml, _toml_table, _toml_end),
     ".json": (_json,),
     ".yaml": (_yaml,),
     ".yml": (_yaml,),
