@@ -90,7 +90,7 @@ def test_versions_are_those_of_pep_440(version):
 
 def examples():
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for language, text in re.findall(r"^```(toml|ya?ml|json)\n(.*?)^```", file.read_text(), re.M | re.S):
+        for language, text in re.findall(r"^```(toml|ya?ml|json)\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
             parse = {"toml": tomllib.loads, "json": json.loads}.get(language, yaml.safe_load)
             data = parse(text)
             data = data.get("tool", {}).get("hostkit", data) if isinstance(data, dict) else {}

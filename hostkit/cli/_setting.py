@@ -19,7 +19,6 @@ from .._parsing import Document, Unreadable, parse
 from .._spec import PluginSpec
 from . import _status
 from ._edited import NotEditable, Word, edited, lines_to_write
-from ._list import _wish
 from ._replaced import replaced
 from ._session import Session
 from ._text import escaped
@@ -112,12 +111,13 @@ def _warnings(spec: PluginSpec, change: _Change) -> list[str]:
     setting, config = overriding(change.reading, change.keys), change.reading.config
     if setting is not None and (config is None or getattr(config.plugin(spec.name), change.key) != change.value):
         found.append(f"{setting.variable} is set here and goes before the file: where it is set, what was written has no effect")
-    if change.key == "isolation" and isinstance(change.value, str):
-        wish = _wish(spec.manifest_data)
+    if change.key == "isolation" and isinstance(change.value, str) and spec.error is None:
+        wish = spec.manifest.wished_isolation or "none"
         if WORDS.index(wish) > WORDS.index(change.value):
             found.append(f"the manifest of {spec.name} asks for {wish!r}, which is more: it runs there all the same")
-        if change.reading.document.get("plugins", {}).get(change.keys[1], {}).get("enabled") is False:
-            found.append(f"{spec.name} is disabled")
+    disabled = change.reading.document["plugins"][change.keys[1]].get("enabled") is False
+    if disabled and change.key != "enabled":
+        found.append(f"{spec.name} is disabled")
     if spec.error is not None:
         found.append(f"{spec.name} is broken: {spec.error}")
     unloadable = "with this environment the configuration can't be loaded"
