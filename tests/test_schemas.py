@@ -14,6 +14,7 @@ import yaml
 from hostkit import ConfigError, ManifestError, _schemas
 from hostkit._config import DiscoveryConfig, HostConfig, TemplateConfig, load
 from hostkit._manifest import Manifest, validated
+from hostkit._parsing import SUFFIXES, read
 
 ROOT = Path(__file__).parents[1]
 FILES = {"hostkit": _schemas.configuration, "plugin": _schemas.manifest}
@@ -98,6 +99,12 @@ def examples():
                 yield pytest.param("hostkit", data, id=f"{file.stem}-{'-'.join(data)}")
             elif set(data) - {"$schema"} and set(data) <= {"$schema", *Manifest.model_fields}:
                 yield pytest.param("plugin", data, id=f"{file.stem}-{'-'.join(data)}")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sample_plugins").rglob("plugin.*")), ids=lambda file: file.parent.name)
+def test_the_manifests_of_the_samples_are_right(file):
+    if file.suffix in SUFFIXES:
+        assert accepts(_schemas.manifest(), dict(read(file)))
 
 
 EXAMPLES = list(examples()) if (ROOT / "docs").exists() else []
