@@ -90,7 +90,7 @@ def _row(spec: PluginSpec, place: Path, manifests: list[Path], stamps: Stamps) -
         return replace(spec, error=ManifestError(f"plugin {spec.name!r}: {_shown(path)}: {error}"))
     except OSError as error:
         return replace(spec, error=ManifestError(f"plugin {spec.name!r}: {_shown(path)}: can't be read: {error.strerror}"))
-    return replace(spec, manifest_path=path, manifest_data=data)
+    return replace(spec, manifest_path=path, manifest_data=dict(data))
 
 
 def _check_module(top: str, place: Path, stamps: Stamps) -> None:

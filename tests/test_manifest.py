@@ -197,6 +197,8 @@ def test_wrong_values_are_refused_by_the_schema_too(field):
             "plugin.json",
             "3: requirements.required_plugins.1: ",
         ),
+        ('workers = 2\nname = "other"\n', "plugin.toml", "2: name: expected 'calc' as its entry point, found 'other'"),
+        ('workers = 2\nentry_point = "calc:Q"\n', "plugin.toml", "2: entry_point: expected 'calc:P' as installed, found 'calc:Q'"),
         ('{"workers": 2,\n "workers": 2}', "plugin.json", "2: has the key 'workers' twice"),
     ],
 )
