@@ -84,11 +84,13 @@ def _row(spec: PluginSpec, place: Path, manifests: list[Path], stamps: Stamps) -
         _check_module(spec.entry_point.partition(":")[0].partition(".")[0], place, stamps)
     except HostkitError as error:
         return replace(spec, error=error)
-    except (Unreadable, ValueError) as error:
+    except Unreadable as error:
+        return replace(spec, error=ManifestError(f"plugin {spec.name!r}: {error.at(_shown(path))}"))
+    except ValueError as error:
         return replace(spec, error=ManifestError(f"plugin {spec.name!r}: {_shown(path)}: {error}"))
     except OSError as error:
         return replace(spec, error=ManifestError(f"plugin {spec.name!r}: {_shown(path)}: can't be read: {error.strerror}"))
-    return replace(spec, manifest_path=path, manifest_data=data)
+    return replace(spec, manifest_path=path, manifest_data=dict(data))
 
 
 def _check_module(top: str, place: Path, stamps: Stamps) -> None:

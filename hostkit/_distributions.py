@@ -18,9 +18,11 @@ import importlib_metadata
 from packaging.version import InvalidVersion, Version
 
 from ._errors import ManifestError, PluginLoadError
+from ._lines import place
 from ._manifest import Manifest, validated
 from ._names import checked_name, normalized, printable
 from ._package import Package, manifest_in, package_of
+from ._parsing import Document
 from ._spec import PluginSpec
 from ._stamps import Stamps, search_path
 
@@ -205,14 +207,14 @@ def _row(offer: _Offer, siblings: list[_Offer], distribution: str, version: str,
         return replace(spec, error=PluginLoadError(problem, plugin=spec.name, kind="metadata"))
     try:
         found = manifest_in(offer.package, spec.name, stamps)
-        if found is not None and _is_about(validated(found[1], found[0], spec.name), offer, siblings, found[0]):
-            return replace(spec, manifest_path=found[0], manifest_data=found[1])
+        if found is not None and _is_about(validated(found[1], found[0], spec.name), offer, siblings, *found):
+            return replace(spec, manifest_path=found[0], manifest_data=dict(found[1]))
     except ManifestError as error:
         return replace(spec, error=error)
     return spec
 
 
-def _is_about(manifest: Manifest, offer: _Offer, siblings: list[_Offer], path: Path) -> bool:
+def _is_about(manifest: Manifest, offer: _Offer, siblings: list[_Offer], path: Path, data: Document) -> bool:
     """Whether a manifest is about this one of its package's plugins. Raises ``ManifestError`` for one about none of them."""
     if _fits(manifest, offer):
         return True
@@ -221,10 +223,14 @@ def _is_about(manifest: Manifest, offer: _Offer, siblings: list[_Offer], path: P
     named = [other for other in siblings if normalized(manifest.name) in ("", normalized(other.name))]
     if not named:
         expected = " or ".join(repr(other.name) for other in siblings)
-        raise ManifestError(f"plugin {offer.name!r}: {path}: name: expected {expected} as its entry point, found {manifest.name!r}")
+        where = place(path, data.line(("name",)))
+        raise ManifestError(
+            f"plugin {offer.name!r}: {where}: name: expected {expected} as its entry point, found {manifest.name!r}"
+        )
     expected = " or ".join(repr(other.target) for other in named)
+    where = place(path, data.line(("entry_point",)))
     raise ManifestError(
-        f"plugin {offer.name!r}: {path}: entry_point: expected {expected} as installed, found {manifest.entry_point!r}"
+        f"plugin {offer.name!r}: {where}: entry_point: expected {expected} as installed, found {manifest.entry_point!r}"
     )
 
 

@@ -33,23 +33,39 @@ class Setting:
 
 def settings(environment: Mapping[str, str] = os.environ) -> list[Setting]:
     """Return what the environment sets, in a fixed order. Raises ``ConfigError`` that names the variable."""
-    return [_setting(variable, environment[variable]) for variable in sorted(environment) if _is_ours(variable)]
+    found, wrong = read_settings(environment)
+    for variable, words in wrong.items():
+        raise ConfigError(f"{variable}: {words}")
+    return found
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> tuple[list[Setting], dict[str, str]]:
+    """Return what the environment sets, in a fixed order, and variable → what is wrong with it."""
+    found: list[Setting] = []
+    wrong: dict[str, str] = {}
+    for variable in sorted(filter(_is_ours, environment)):
+        try:
+            found.append(Setting(variable, _keys(variable), value(environment[variable])))
+        except (_NoKey, Unreadable) as error:
+            wrong[variable] = str(error)
+    return found, wrong
+
+
+class _NoKey(Exception):
+    """A variable's name leads nowhere."""
 
 
 def _is_ours(variable: str) -> bool:
     return variable.startswith(_PREFIX) and (_SEPARATOR in variable or variable.removeprefix(_PREFIX).lower() in _TABLES)
 
 
-def _setting(variable: str, text: str) -> Setting:
+def _keys(variable: str) -> tuple[str, ...]:
     table, *keys = variable.removeprefix(_PREFIX).lower().split(_SEPARATOR)
     if table not in _TABLES:
         near = difflib.get_close_matches(table, _TABLES, 1) or _TABLES[:1]
-        raise ConfigError(f"{variable}: there is no table {table!r}; did you mean {_PREFIX}{near[0].upper()}{_SEPARATOR}...?")
+        raise _NoKey(f"there is no table {table!r}; did you mean {_PREFIX}{near[0].upper()}{_SEPARATOR}...?")
     if not keys or not all(key.strip("_") for key in keys):
-        raise ConfigError(f"{variable}: expected a key after the table, like {_PREFIX}DEFAULTS{_SEPARATOR}TIMEOUT")
+        raise _NoKey(f"expected a key after the table, like {_PREFIX}DEFAULTS{_SEPARATOR}TIMEOUT")
     if table == "plugins":
         keys[0] = normalized(keys[0])
-    try:
-        return Setting(variable, (table, *keys), value(text))
-    except Unreadable as error:
-        raise ConfigError(f"{variable}: {error}") from None
+    return (table, *keys)

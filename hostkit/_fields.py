@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from ._lines import Keys, place
 from ._names import checked_name, printable
 from ._worker._data import found
 
@@ -31,8 +33,20 @@ def _seconds(value: object) -> object:
         raise ValueError("expected a number that fits a float") from None
 
 
+_LONGEST = 366 * 86400
+# How a schema says it, for editors: without looking into the numbers of a text.
+_DURATION_SCHEMA = WithJsonSchema(
+    {
+        "description": 'Seconds, or a text like "500ms", "5s" or "2m".',
+        "anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "maximum": _LONGEST},
+            {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*$"},
+        ],
+    }
+)
+
 # Seconds; a year is more than any of them can sensibly be.
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=366 * 86400, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST, allow_inf_nan=False), _DURATION_SCHEMA]
 Count = Annotated[int, Field(strict=True, ge=1, le=4096)]
 
 
@@ -49,7 +63,11 @@ def _isolation(value: object) -> object:
     return value
 
 
-Isolation = Annotated[Literal["none", "auto", "process"] | None, BeforeValidator(_isolation)]
+Isolation = Annotated[
+    Literal["none", "auto", "process"] | None,
+    BeforeValidator(_isolation),
+    WithJsonSchema({"enum": ["none", "auto", "process", True, False, None]}),
+]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -66,9 +84,10 @@ def _module(text: str) -> str:
     return text
 
 
-Variable = Annotated[str, AfterValidator(_variable)]
-Module = Annotated[str, AfterValidator(_module)]
-Name = Annotated[str, AfterValidator(checked_name)]
+Variable = Annotated[str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})]
+Module = Annotated[str, AfterValidator(_module), WithJsonSchema({"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]
+_NAME_SCHEMA = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"}
+Name = Annotated[str, AfterValidator(checked_name), WithJsonSchema(_NAME_SCHEMA)]
 
 
 class Model(BaseModel):
@@ -108,32 +127,73 @@ class Resources(Model):
         return limits
 
 
-def sentences(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return what a validation error says, one clause a field, with a did-you-mean for unknown ones."""
-    rows = error.errors(include_url=False)
-    clauses = [f"{where}: {words}" if (where := dotted(row)) else words for row in rows[:10] for words in [_sentence(row, model)]]
-    if len(rows) > 10:
-        clauses.append(f"and {len(rows) - 10} more")
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with what somebody wrote: ``where`` is the file, the variable, or a word for what has no name, and
+    ``keys`` lead to it there. ``unset`` says that only a variable of the environment is missing."""
+
+    where: str
+    keys: Keys
+    words: str
+    line: int | None = None
+    unset: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key as ``plugins.calculator.timeout``; empty for the whole."""
+        return printable(".".join(map(str, self.keys)))
+
+    @property
+    def said(self) -> str:
+        """The key and the words, without the place."""
+        return f"{self.key}: {self.words}" if self.keys else self.words
+
+
+def sentence(problems: Sequence[Problem]) -> str:
+    """Return what is wrong, one clause a problem: the first of a file with its name and line, each further one with its line."""
+    clauses = []
+    for before, problem in zip([None, *problems], problems[:10], strict=False):
+        if before is None or before.where != problem.where:
+            clauses.append(f"{place(problem.where, problem.line)}: {problem.said}")
+        else:
+            clauses.append(problem.said if problem.line is None else f"line {problem.line}: {problem.said}")
+    if len(problems) > 10:
+        clauses.append(f"and {len(problems) - 10} more")
     return "; ".join(clauses)
 
 
-def dotted(row: Any) -> str:  # Any: a row of ValidationError.errors()
-    """Return where a row of a validation error is, as ``plugins.calculator.timeout``."""
-    return printable(".".join(str(part) for part in row["loc"] if part != "[key]"))
+def problems_in(
+    error: ValidationError,
+    model: type[BaseModel],
+    where: str,
+    line: Callable[[Keys], int | None] = lambda _keys: None,
+    origin: Callable[[Keys], str | None] = lambda _keys: None,
+) -> list[Problem]:
+    """Return what a validation error says, from the first line to the last, with a did-you-mean for unknown keys.
+
+    ``origin`` gives the text that a value was made from, which may be told where the value may not.
+    """
+    found = []
+    for row in error.errors(include_url=False):
+        keys = tuple(part for part in row["loc"] if part != "[key]")
+        found.append(Problem(where, keys, _words(row, keys, model, origin(keys)), line(keys)))
+    return sorted(found, key=lambda problem: problem.line or 0)
 
 
-def _sentence(row: Any, model: type[BaseModel]) -> str:
+def _words(row: Any, keys: Keys, model: type[BaseModel], origin: str | None) -> str:  # Any: a row of ValidationError.errors()
     if row["type"] == "extra_forbidden":
-        return f"unknown key{_near(row['loc'], model)}"
+        return f"unknown key{_near(keys, model)}"
     if row["type"] == "missing":
         return "is missing"
     words = str(row["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+    if origin is not None:
+        return f"{words}; found what {found(origin)} stands for"
     # What a plugin's own table has may be a secret.
-    seen = type(row["input"]).__name__ if "config" in row["loc"] else found(row["input"])
+    seen = type(row["input"]).__name__ if "config" in keys else found(row["input"])
     return f"{words}; found {seen}"
 
 
-def _near(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+def _near(loc: Keys, model: type[BaseModel]) -> str:
     *table, key = loc
     paths = list(_paths(model))
     here = [path[-1] for path in paths if len(path) == len(loc) and _shared(path, table) == len(table)]

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from ._errors import ManifestError
-from ._fields import Duration, Isolation, Model, Name, Resources, Variable, sentences
+from ._fields import Duration, Isolation, Model, Name, Resources, Variable, problems_in, sentence
+from ._parsing import Document
 
 _PROGRAM = re.compile(r"[\w+.][\w+.-]{0,254}", re.ASCII)
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", re.ASCII)
@@ -90,11 +91,36 @@ def _refused(sentence: str) -> Any:
             return None
         raise ValueError(sentence)
 
-    return Annotated[None, BeforeValidator(refuse)]
+    return Annotated[None, BeforeValidator(refuse), WithJsonSchema({"enum": [None, "", {}, []], "description": sentence})]
 
 
-Range = Annotated[str, Field(max_length=200), AfterValidator(_specifier)]
-PluginRequirement = Annotated[str, Field(max_length=300), AfterValidator(_requirement)]
+def _patterned(pattern: str, longest: int | None = None) -> WithJsonSchema:
+    """Say in a schema what such a text looks like; what only a parser can tell gets by."""
+    limit = {} if longest is None else {"maxLength": longest}
+    return WithJsonSchema({"type": "string", "pattern": pattern, **limit})
+
+
+def _any_case(*words: str) -> str:
+    return "|".join("".join(f"[{letter}{letter.upper()}]" for letter in word) for word in words)
+
+
+_VERSION_PATTERN = (
+    r"^[vV]?([0-9]+!)?[0-9]+(\.[0-9]+)*"
+    rf"([-_.]?({_any_case('alpha', 'beta', 'preview', 'pre', 'rc', 'a', 'b', 'c')})[-_.]?[0-9]*)?"
+    rf"(-[0-9]+|[-_.]?({_any_case('post', 'rev', 'r')})[-_.]?[0-9]*)?"
+    rf"([-_.]?({_any_case('dev')})[-_.]?[0-9]*)?(\+[A-Za-z0-9]+([-_.][A-Za-z0-9]+)*)?$"
+)
+
+VersionText = Annotated[str, Field(max_length=100), AfterValidator(_version), _patterned(_VERSION_PATTERN, 100)]
+Range = Annotated[str, Field(max_length=200), AfterValidator(_specifier), _patterned(r"^\s*($|[0-9~=!<>])", 200)]
+PluginRequirement = Annotated[
+    str,
+    Field(max_length=300),
+    AfterValidator(_requirement),
+    _patterned(r"^\s*[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\s*($|[(~=!<>])", 300),
+]
+Program = Annotated[str, AfterValidator(_program), _patterned(f"^{_PROGRAM.pattern}$")]
+EntryPoint = Annotated[str, AfterValidator(_entry_point), _patterned(f"^{_ENTRY_POINT.pattern}$")]
 
 
 class Requirements(Model):
@@ -105,7 +131,7 @@ class Requirements(Model):
     required_plugins: list[PluginRequirement] = Field(default=[], max_length=256)
     optional_plugins: list[PluginRequirement] = Field(default=[], max_length=256)
     environment_vars: list[Variable] = Field(default=[], max_length=256)
-    system_packages: list[Annotated[str, AfterValidator(_program)]] = Field(default=[], max_length=256)
+    system_packages: list[Program] = Field(default=[], max_length=256)
 
 
 class HealthCheck(Model):
@@ -121,7 +147,7 @@ class Manifest(Model):
     """A plugin's declaration. Immutable; all times in seconds."""
 
     name: Name = ""
-    version: Annotated[str, Field(max_length=100), AfterValidator(_version)] | None = None
+    version: VersionText | None = None
     description: Text = ""
     author: Text = ""
     homepage: Text = ""
@@ -131,7 +157,7 @@ class Manifest(Model):
     metadata: dict[str, Any] = Field(default={})
     isolation: Isolation = None
     transport: Annotated[Literal["inprocess", "subprocess"] | None, BeforeValidator(_transport)] = None
-    entry_point: Annotated[str, AfterValidator(_entry_point)] | None = None
+    entry_point: EntryPoint | None = None
     endpoint: _refused(  # type: ignore[valid-type]
         "endpoint names a running server or a program, which this version of hostkit does not connect to; "
         "name the plugin's class by entry_point"
@@ -168,4 +194,6 @@ def validated(data: Mapping[str, Any], path: Path | None, name: str) -> Manifest
     try:
         return Manifest.model_validate(dict(data))
     except ValidationError as error:
-        raise ManifestError(f"plugin {name!r}: {path or 'its manifest'}: {sentences(error, Manifest)}") from None
+        where = "its manifest" if path is None else str(path)
+        problems = problems_in(error, Manifest, where, data.line if isinstance(data, Document) else lambda _keys: None)
+        raise ManifestError(f"plugin {name!r}: {sentence(problems)}") from None

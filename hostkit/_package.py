@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import ManifestError
-from ._parsing import MANIFEST_LIMIT, SUFFIXES, Unreadable, parse, read
+from ._parsing import MANIFEST_LIMIT, SUFFIXES, Document, Unreadable, parse, read
 from ._stamps import Stamps
 
 _INITS = [f"__init__{suffix}" for suffix in (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES, ".pyc")]
@@ -66,7 +66,7 @@ def _found(top: str) -> ModuleSpec | None:
         return None
 
 
-def manifest_in(package: Package, plugin: str, stamps: Stamps) -> tuple[Path, dict[str, Any]] | None:
+def manifest_in(package: Package, plugin: str, stamps: Stamps) -> tuple[Path, Document] | None:
     """Return the path of a package's manifest and what it says, None where it has none. Raises ``ManifestError``."""
     paths = [path for place in package.places for path in _manifests(place, package.loader, stamps)]
     if len(paths) > 1:
@@ -75,7 +75,7 @@ def manifest_in(package: Package, plugin: str, stamps: Stamps) -> tuple[Path, di
         try:
             return path, _read(path, package.loader)
         except Unreadable as error:
-            raise ManifestError(f"plugin {plugin!r}: {path}: {error}") from None
+            raise ManifestError(f"plugin {plugin!r}: {error.at(path)}") from None
     return None
 
 
@@ -102,7 +102,7 @@ def _is_packed(path: str, loader: Any) -> bool:
         return False
 
 
-def _read(path: Path, loader: Any) -> dict[str, Any]:
+def _read(path: Path, loader: Any) -> Document:
     if os.path.lexists(path):
         return read(path, limit=MANIFEST_LIMIT)
     archive = getattr(loader, "archive", None)

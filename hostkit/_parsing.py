@@ -7,9 +7,12 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from ._lines import Keys, json_keys, lines, place
 
 # Far above any real configuration or manifest. What a parser makes of so much text takes seconds for the first (an operator's
 # own file) and milliseconds for the second (anybody's).
@@ -25,10 +28,43 @@ SUFFIXES = (".json", ".toml", ".yaml", ".yml")
 
 
 class Unreadable(Exception):
-    """The text is not what its suffix says; the message says where."""
+    """The text is not what its suffix says. ``line`` is where, None where nobody can tell; ``keys`` lead to what was read already."""
+
+    def __init__(self, words: str, line: int | None = None, *, keys: Keys = ()) -> None:
+        super().__init__(words)
+        self.line = line
+        self.keys = keys
+
+    def at(self, file: object) -> str:
+        """Return what is wrong, headed by the file and line."""
+        return f"{place(file, self.line)}: {self}"
 
 
-def read(path: Path, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> dict[str, Any]:
+class Document(dict[str, Any]):
+    """What a file says. It knows the line of each key, and looks for it when it is asked. Not thread-safe."""
+
+    __slots__ = ("_lines", "_suffix", "_table", "_text")
+
+    def __init__(self, data: Mapping[str, Any] = MappingProxyType({}), text: str = "", suffix: str = "", table: Keys = ()) -> None:
+        super().__init__(data)
+        # The name by which editors know what may stand here.
+        self.pop("$schema", None)
+        self._text = text
+        self._suffix = suffix
+        self._table = table
+        self._lines: dict[Keys, int] | None = None
+
+    def line(self, keys: Keys) -> int | None:
+        """Return the line of a key, or of the nearest one around it; None where the text doesn't tell."""
+        if not self._suffix:
+            return None
+        if self._lines is None:
+            self._lines = lines(self._text, self._suffix)
+        full = (*self._table, *keys)
+        return next((self._lines[full[:end]] for end in range(len(full), 0, -1) if full[:end] in self._lines), None)
+
+
+def read(path: Path, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> Document:
     """Read and parse a file by its suffix; ``limit`` and ``table`` as for ``parse``. Raises ``Unreadable``."""
     if path.suffix not in SUFFIXES:
         raise Unreadable(f"has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
@@ -47,22 +83,33 @@ def read(path: Path, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> d
     return parse(data, path.suffix, limit=limit, table=table)
 
 
-def parse(data: bytes, suffix: str, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> dict[str, Any]:
+def parse(data: bytes, suffix: str, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> Document:
     """Return the mapping in ``data``, or the one that ``table`` leads to in it. Raises ``Unreadable``."""
     if len(data) > limit:
         raise Unreadable(f"is longer than the {limit} bytes that are read")
-    found = _mapping(_parsed(_text(data), suffix, limit), "the top")
+    text = _text(data)
+    whole = Document(_mapping(_parsed(text, suffix, limit), "the top"), text, suffix)
+    document = whole if not table else Document(_table(whole, table), text, suffix, tuple(table))
+    try:
+        _check_plain(document, ())
+    except Unreadable as error:
+        error.line = document.line(error.keys)
+        raise
+    return document
+
+
+def _table(whole: Document, table: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = whole
     for depth, part in enumerate(table, 1):
         if part not in found:
             raise Unreadable(f"has no table [{'.'.join(table)}]")
-        found = _mapping(found[part], ".".join(table[:depth]))
-    _check_plain(found, ())
+        found = _mapping(found[part], ".".join(table[:depth]), whole.line(tuple(table[:depth])))
     return found
 
 
-def _mapping(found: Any, where: str) -> dict[str, Any]:
+def _mapping(found: Any, where: str, line: int | None = None) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise Unreadable(f"expected a mapping at {where}, found {_kind(found)}")
+        raise Unreadable(f"expected a mapping at {where}, found {_kind(found)}", line)
     return found
 
 
@@ -85,11 +132,11 @@ def _text(data: bytes) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"expected UTF-8 text: {error}") from None
+        raise Unreadable(f"expected UTF-8 text: {error}", data.count(b"\n", 0, error.start) + 1) from None
     if text.startswith("\ufeff"):
-        raise Unreadable("begins with a byte order mark; save it as plain UTF-8")
+        raise Unreadable("begins with a byte order mark; save it as plain UTF-8", 1)
     if "\0" in text:
-        raise Unreadable("has a NUL character in it")
+        raise Unreadable("has a NUL character in it", text.count("\n", 0, text.index("\0")) + 1)
     return text
 
 
@@ -100,19 +147,53 @@ def _parsed(text: str, suffix: str, limit: int) -> Any:
         return _toml(text) if suffix == ".toml" else _yaml(text, limit // _BYTES_PER_VALUE)
     except RecursionError:
         raise Unreadable(_TOO_DEEP) from None
+    except _Twice as error:
+        raise Unreadable(str(error), _repeated(text, error.key)) from None
     except (ValueError, ArithmeticError) as error:  # ArithmeticError: a number beyond a float
-        raise Unreadable(" ".join(str(error).split())) from None
+        raise _syntax(error, text) from None
+
+
+def _repeated(text: str, key: str) -> int | None:
+    """Return the line on which a JSON key stands for the second time in its object."""
+    seen: set[Keys] = set()
+    for keys, line in json_keys(text):
+        if keys in seen and keys[-1] == key:
+            return line
+        seen.add(keys)
+    return None
+
+
+# Where tomllib and json end their messages with the place, because not every version has it apart.
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$|: line (\d+) column (\d+) \(char \d+\)$")
+
+
+def _syntax(error: Exception, text: str) -> Unreadable:
+    words = " ".join(str(error).split())
+    match = _PLACE.search(words)
+    if match is None:
+        return Unreadable(words)
+    line, column = match[1] or match[3], match[2] or match[4]
+    words = words[: match.start()]
+    return Unreadable(f"{words} (column {column})", int(line)) if line else Unreadable(words, text.rstrip().count("\n") + 1)
 
 
 def _json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
 
 
+class _Twice(ValueError):
+    """A JSON object has the same key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"has the key {key!r} twice")
+        self.key = key
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, part in pairs:
         if key in found:
-            raise ValueError(f"has the key {key!r} twice")
+            raise _Twice(key)
         found[key] = part
     return found
 
@@ -126,12 +207,12 @@ _QUOTED = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
 
 def _toml(text: str) -> Any:
     # tomllib needs the square of a dotted key's parts: 20 s for 64 KB.
-    for line in text.splitlines():
+    for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _DEPTH_LIMIT:
             keys = _QUOTED.sub("", line)
             keys = keys if keys.lstrip().startswith("[") else keys.rpartition("=")[0]
             if keys.count(".") > _DEPTH_LIMIT:
-                raise ValueError(f"has a key of more than {_DEPTH_LIMIT} parts")
+                raise Unreadable(f"has a key of more than {_DEPTH_LIMIT} parts", number)
     import tomllib  # 5 ms, for those who write TOML
 
     return tomllib.loads(text)
@@ -149,15 +230,23 @@ def _yaml(text: str, most: int) -> Any:
             keys: set[str] = set()
             for key, _ in node.value:
                 if key.tag != "tag:yaml.org,2002:str":
-                    raise yaml.YAMLError(f"has the key {str(key.value)[:60]!r} on line {key.start_mark.line + 1}; keys are text")
+                    raise Unreadable(f"has the key {str(key.value)[:60]!r}; keys are text", key.start_mark.line + 1)
                 if key.value in keys:
-                    raise yaml.YAMLError(f"has the key {key.value!r} twice")
+                    raise Unreadable(f"has the key {key.value!r} twice", key.start_mark.line + 1)
                 keys.add(key.value)
             return dict(super().construct_mapping(node, deep))
 
     try:
         _check_events(yaml, yaml.parse(text, base), most)
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+    except yaml.reader.ReaderError as error:
+        raise Unreadable(
+            f"has the character {error.character!r}: {error.reason}", text.count("\n", 0, error.position) + 1
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = ", ".join(filter(None, (error.context, error.problem)))
+        raise Unreadable(words, None if mark is None else mark.line + 1) from None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
 
@@ -170,18 +259,18 @@ def _check_events(yaml: Any, events: Any, most: int) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         count += isinstance(event, yaml.NodeEvent)
         if depth > _DEPTH_LIMIT:
-            raise yaml.YAMLError(_TOO_DEEP)
+            raise Unreadable(_TOO_DEEP, line)
         if count > most:
-            raise yaml.YAMLError(f"has more than {most} values")
+            raise Unreadable(f"has more than {most} values", line)
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"has an alias on line {line}; write the value out")
+            raise Unreadable("has an alias; write the value out", line)
         if getattr(event, "tag", None) is not None:
-            raise yaml.YAMLError(f"has the tag {event.tag!r} on line {line}; expected plain data")
+            raise Unreadable(f"has the tag {event.tag!r}; expected plain data", line)
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
-            raise yaml.YAMLError(f"has a number of {len(event.value)} characters on line {line}")
+            raise Unreadable(f"has a number of {len(event.value)} characters", line)
 
 
-def _check_plain(found: Any, path: tuple[object, ...]) -> None:
+def _check_plain(found: Any, path: Keys) -> None:
     if len(path) > _DEPTH_LIMIT:
         raise Unreadable(_TOO_DEEP)
     if isinstance(found, dict):
@@ -196,26 +285,26 @@ def _check_plain(found: Any, path: tuple[object, ...]) -> None:
     elif isinstance(found, (int, float)):
         _check_number(found, path)
     elif found is not None:
-        raise Unreadable(f"{_where(path)}has {_kind(found)}; write it as text")
+        raise _unplain(path, f"has {_kind(found)}; write it as text")
 
 
-def _check_number(found: float, path: tuple[object, ...]) -> None:
+def _check_number(found: float, path: Keys) -> None:
     if isinstance(found, int) and found.bit_length() > 64:
-        raise Unreadable(f"{_where(path)}has a number beyond 64 bits")
+        raise _unplain(path, "has a number beyond 64 bits")
     if isinstance(found, float) and not math.isfinite(found):
-        raise Unreadable(f"{_where(path)}has the number {found!r}")
+        raise _unplain(path, f"has the number {found!r}")
 
 
-def _check_text(text: str, path: tuple[object, ...]) -> None:
+def _check_text(text: str, path: Keys) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise Unreadable(f"{_where(path)}has half a character (a lone surrogate)") from None
+        raise _unplain(path, "has half a character (a lone surrogate)") from None
 
 
-def _where(path: tuple[object, ...]) -> str:
+def _unplain(path: Keys, words: str) -> Unreadable:
     shown = ".".join(map(str, path)).encode("utf-8", "backslashreplace").decode("utf-8")
-    return f"{shown[:200]}: " if path else ""
+    return Unreadable(f"{shown[:200]}: {words}" if path else words, keys=path)
 
 
 def _kind(found: object) -> str:

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
+from typing import get_args
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import hostkit
-from hostkit import ConfigError, HostConfig, PluginConfig
-from hostkit._config import Defaults, load
+from hostkit import ConfigError, HostConfig, PluginConfig, _schemas
+from hostkit._config import Defaults, DiscoveryConfig, TemplateConfig, load
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +38,9 @@ def file(tmp_path):
         return path
 
     return write
+
+
+SCHEMA = jsonschema.Draft7Validator(_schemas.configuration())
 
 
 def refusal(source):
@@ -113,7 +120,7 @@ def test_a_host_takes_a_file_a_mapping_or_an_object(file, new_host):
         ("hostkit.toml", "[defaults]\ntimeout = 2001-01-01", "defaults.timeout: has a date"),
         ("hostkit.json", "[]", "expected a mapping at the top"),
         ("hostkit.json", '{"defaults": {}, "defaults": {}}', "'defaults' twice"),
-        ("hostkit.yaml", "defaults: &a {}\nplugins: {x: *a}", "alias on line 2"),
+        ("hostkit.yaml", "defaults: &a {}\nplugins: {x: *a}", "2: has an alias"),
         ("hostkit.ini", "[defaults]", r"suffix '.ini'"),
         ("pyproject.toml", "[project]\nname = 'x'", "has no table [tool.hostkit]"),
         ("pyproject.toml", "[tool]\nhostkit = 3", "expected a mapping at tool.hostkit, found a int"),
@@ -122,7 +129,7 @@ def test_a_host_takes_a_file_a_mapping_or_an_object(file, new_host):
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(file, name, text, words):
     path = file(text, name)
     said = refusal(path)
-    assert said.startswith(f"{path}: ")
+    assert said.startswith((f"{path}: ", f"{path}:1: ", f"{path}:2: "))
     assert words in said
 
 
@@ -207,6 +214,21 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_was_found(table, key):
         assert said.startswith(f"the configuration: {table}."), said
         assert f"{table}.{key}" in said
         assert "found" in said or "unknown key" in said or "is missing" in said, said
+
+
+@pytest.mark.parametrize("key", WRONG)
+@pytest.mark.parametrize("table", ["defaults", "plugins.calculator"])
+def test_a_wrong_value_of_every_key_is_refused_by_the_schema_too(table, key):
+    passed = []
+    for value in WRONG[key]:
+        data = value
+        for part in reversed(f"{table}.{key}".split(".")):
+            data = {part: data}
+        if SCHEMA.is_valid(data):
+            passed.append(value)
+    # Numbers that JSON has no words for, and a time that is too long as a text.
+    assert all(isinstance(value, float) or value == "400d" for value in passed), passed
+    assert len(passed) < len(WRONG[key])
 
 
 def test_there_is_no_key_without_a_test_of_it():
@@ -361,14 +383,14 @@ def test_variables_are_expanded_in_every_text(file, monkeypatch):
 
 def test_a_missing_variable_is_told_with_file_key_and_name(file):
     path = file('[plugins.calc.config]\nsecrets = ["x", "${CALC_TOKEN}"]')
-    assert refusal(path).startswith(f"{path}: plugins.calc.config.secrets.1: the environment variable CALC_TOKEN is not set")
+    assert refusal(path).startswith(f"{path}:2: plugins.calc.config.secrets.1: the environment variable CALC_TOKEN is not set")
 
 
 @pytest.mark.parametrize("text", ["${", "${}", "${1A}", "${A", "${A:?x}", "${A-b}", "${ A }", "${A:-${B}}", "x${A:-{}}"])
 def test_what_is_no_reference_is_an_error_and_not_a_text(file, text):
     path = file(f"[plugins.calc.config]\nx = '{text}'")
     said = refusal(path)
-    assert said.startswith(f"{path}: plugins.calc.config.x: ")
+    assert said.startswith(f"{path}:2: plugins.calc.config.x: ")
     assert "expected ${VAR} or ${VAR:-default}" in said
 
 
@@ -525,7 +547,7 @@ def test_a_wrong_variable_is_named(file, monkeypatch, variable, value, words):
 def test_a_mistake_in_the_file_is_the_file_s(file, set_variables):
     set_variables(DEFAULTS__WORKERS="2")
     path = file("[defaults]\ntimeout = 'soon'")
-    assert refusal(path).startswith(f"{path}: defaults.timeout: ")
+    assert refusal(path).startswith(f"{path}:2: defaults.timeout: ")
 
 
 @pytest.mark.parametrize(
@@ -569,3 +591,119 @@ def test_what_the_template_preloads_is_one_list_for_the_host(file, monkeypatch):
     assert (load(path).plugin("calc").start, load(path).plugin("other").start) == ("fresh", "template")
     monkeypatch.setenv("HOSTKIT_TEMPLATE__PRELOAD", "[]")
     assert load(path).template.preload == []
+
+
+# Lines, and everything that is wrong at once.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("hostkit.toml", "# c\n[plugins.calculator]\n\ntimeout = 'soon'\n", "4: plugins.calculator.timeout: expected seconds"),
+        (
+            "hostkit.toml",
+            "[plugins.calculator]\nretry = { attempts = 3, wiat = 1 }\n",
+            "2: plugins.calculator.retry.wiat: unknown key",
+        ),
+        ("hostkit.toml", "\n[plugins.calculator.rate]\nburst = 3\n", "2: plugins.calculator.rate.per_second: is missing"),
+        ("hostkit.toml", "[plugins.'a b']\n", "1: plugins.a b: 'a b' is no name for a plugin"),
+        ("hostkit.toml", "[template]\npreload = [\n'a',\n'b c',\n]\n", "2: template.preload.1: "),
+        ("hostkit.toml", "[plugins.calculator.config]\na = 1\nb = '${'\n", "3: plugins.calculator.config.b: expected ${VAR}"),
+        ("hostkit.toml", "[defaults]\ntimeout = 1\ntimeout = 2\n", "3: Cannot overwrite a value"),
+        ("hostkit.json", '{"defaults": {\n"timeout": "soon"}}', "2: defaults.timeout: expected seconds"),
+        ("hostkit.json", '{"defaults": {\n"env": ["A",\n\t"B C"]}}', "3: defaults.env.1: "),
+        ("hostkit.yaml", "defaults:\n  workers: 2\n  timeout: soon\n", "3: defaults.timeout: expected seconds"),
+        ("hostkit.yaml", "defaults:\n  env:\n  - A\n  - B C\n", "4: defaults.env.1: "),
+        (
+            "pyproject.toml",
+            "[project]\nname = 'x'\n[tool.hostkit.defaults]\ntimeout = 'soon'\n",
+            "4: defaults.timeout: expected seconds",
+        ),
+        ("pyproject.toml", "[tool]\nx = 1\n[tool.hostkit]\ndefaults.timeout = 2001-01-01\n", "4: defaults.timeout: has a date"),
+    ],
+)
+def test_an_error_names_the_line(file, name, text, words):
+    path = file(text, name)
+    assert refusal(path).startswith(f"{path}:{words}")
+
+
+def test_everything_that_is_wrong_is_told_at_once_from_the_first_line_to_the_last(file, set_variables):
+    set_variables(DEFAULTS__WORKERS="none", DEFAULTZ__X="1", PLUGINS__CALC__ISOLATION="sandbox")
+    path = file("[plugins.calc]\nconfig = { a = '${UNSET_A}' }\nworkers = 0\n[defaults]\ntimeout = '${UNSET_B}'\nstandby = -1\n")
+    said = refusal(path)
+    assert said.startswith(f"{path}:2: plugins.calc.config.a: the environment variable UNSET_A is not set")
+    order = [
+        "line 3: plugins.calc.workers: ",
+        "line 5: defaults.timeout: the environment variable UNSET_B",
+        "line 6: defaults.standby: ",
+    ]
+    order += ["HOSTKIT_DEFAULTS__WORKERS: defaults.workers: ", "HOSTKIT_PLUGINS__CALC__ISOLATION: plugins.calc.isolation: "]
+    order += ["HOSTKIT_DEFAULTZ__X: there is no table 'defaultz'"]
+    places = [said.index(words) for words in order]
+    assert places == sorted(places), said
+    assert "seconds" not in said  # of a text that could not be expanded
+
+
+def test_what_a_variable_put_into_a_text_is_not_shown_in_errors(file, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    path = file("[defaults]\ntimeout = '${SECRET}'\nenv = ['A', 'x ${SECRET}']\nisolation = '${SECRET}'")
+    said = refusal(path)
+    assert "hunter2" not in said
+    assert f"{path}:2: defaults.timeout: expected seconds" in said and "found what '${SECRET}' stands for" in said
+
+
+def test_a_text_with_a_wrong_reference_is_not_shown_where_it_may_be_a_secret(file):
+    said = refusal(file("[plugins.calc.config]\npassword = 'hunter2 ${'\n"))
+    assert "password: expected ${VAR}" in said and "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hostkit.toml", '"$schema" = "hostkit.schema.json"\ndefaults.timeout = 3\n'),
+        ("hostkit.json", '{"$schema": "hostkit.schema.json", "defaults": {"timeout": 3}}'),
+        ("hostkit.yaml", "$schema: hostkit.schema.json\ndefaults: {timeout: 3}\n"),
+        ("pyproject.toml", '[tool.hostkit]\n"$schema" = "x"\ndefaults.timeout = 3\n'),
+    ],
+)
+def test_a_schema_for_editors_may_be_named(file, name, text):
+    assert load(file(text, name)).defaults.timeout == 3
+    assert load({"$schema": "x", "defaults": {"timeout": 3}}).defaults.timeout == 3
+
+
+def test_the_reference_has_every_key_with_its_default():
+    page = Path(__file__).parents[1] / "docs" / "reference" / "configuration.md"
+    if not page.exists():
+        pytest.skip("not in a checkout")
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| ([^|]*?) \|", page.read_text().partition("## Every key")[2], re.MULTILINE))
+    expected = (
+        dict(keys_of(PluginConfig, "")) | dict(keys_of(DiscoveryConfig, "discovery.")) | dict(keys_of(TemplateConfig, "template."))
+    )
+    assert rows.keys() == expected.keys()
+    for key, default in expected.items():
+        assert said(rows[key]) == default, key
+
+
+def keys_of(model, path):
+    """Yield every key that has a value, and its default as JSON data."""
+    for key, field in model.model_fields.items():
+        inside = [
+            part
+            for part in (field.annotation, *get_args(field.annotation))
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        default = None if field.is_required() else field.get_default()
+        if not inside or default is None:
+            yield path + key, ... if field.is_required() else default
+        if inside:
+            yield from keys_of(inside[0], f"{path}{key}.")
+
+
+def said(cell):
+    """Return what a cell of the table says of a default, as the models have it."""
+    if cell in ("–", "needed"):
+        return None if cell == "–" else ...
+    word = cell.strip("`")
+    if match := re.fullmatch(r"([0-9.]+) (ms|s)", word):
+        return float(match[1]) * {"ms": 0.001, "s": 1}[match[2]]
+    return json.loads(word)

@@ -4,15 +4,17 @@ import json
 import math
 import sys
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import hostkit
-from hostkit import ConfigError, Manifest, ManifestError
+from hostkit import ConfigError, Manifest, ManifestError, _schemas
 from hostkit._manifest import validated
 from hostkit._names import checked_name, normalized
 
+SCHEMA = jsonschema.Draft7Validator(_schemas.manifest())
 P = "class P:\n    def execute(self, ctx, request):\n        return request\n"
 
 
@@ -101,6 +103,11 @@ def test_a_field_is_what_was_written(field, value):
     assert getattr(validated({field: value}, None, "calc"), field) == value
 
 
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in FIELDS.items() for value in values])
+def test_what_a_manifest_may_say_the_schema_takes(field, value):
+    assert SCHEMA.is_valid({field: value})
+
+
 def test_there_is_no_field_without_a_test_of_it():
     elsewhere = {"endpoint", "requirements", "resources", "permissions", "health_check"}
     assert set(Manifest.model_fields) == set(FIELDS) | elsewhere
@@ -170,6 +177,39 @@ def nested(field, value):
 def test_a_wrong_value_is_refused_with_the_name_of_its_field(field):
     for value in WRONG[field]:
         assert f"{field}" in refusal(nested(field, value)), value
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_wrong_values_are_refused_by_the_schema_too(field):
+    # Some of them only a parser can tell.
+    assert not all(SCHEMA.is_valid(nested(field, value)) for value in WRONG[field])
+
+
+@pytest.mark.parametrize(
+    ("manifest", "name", "words"),
+    [
+        ('name = "calc"\n\n[resources]\nmax_memory_mb = 3\n', "plugin.toml", "4: resources.max_memory_mb: expected"),
+        ('isolation = "none"\nisolatoin = 3\n', "plugin.toml", "2: isolatoin: unknown key; did you mean 'isolation'?"),
+        ("a = 1\n[b\n", "plugin.toml", "2: Expected ']'"),
+        ("resources:\n  max_memory_mb: 64\n  max_open_files: 3\n", "plugin.yaml", "3: resources.max_open_files: expected"),
+        (
+            '{"workers": 2,\n "requirements": {"required_plugins": ["a",\n "b c"]}}',
+            "plugin.json",
+            "3: requirements.required_plugins.1: ",
+        ),
+        ('workers = 2\nname = "other"\n', "plugin.toml", "2: name: expected 'calc' as its entry point, found 'other'"),
+        ('workers = 2\nentry_point = "calc:Q"\n', "plugin.toml", "2: entry_point: expected 'calc:P' as installed, found 'calc:Q'"),
+        ('{"workers": 2,\n "workers": 2}', "plugin.json", "2: has the key 'workers' twice"),
+    ],
+)
+def test_an_error_names_file_line_and_key(install_demo, host, site, manifest, name, words):
+    install_demo("calc", P, manifest=manifest, manifest_name=name)
+    assert str(host.specs["calc"].error).startswith(f"plugin 'calc': {site / 'calc' / name}:{words}")
+
+
+def test_a_schema_for_editors_may_be_named(install_demo, host):
+    install_demo("calc", P, manifest='{"$schema": "plugin.schema.json", "workers": 2}', manifest_name="plugin.json")
+    assert host.specs["calc"].manifest.workers == 2
 
 
 @pytest.mark.parametrize(

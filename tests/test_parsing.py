@@ -75,11 +75,11 @@ HOSTILE = [
     (".yaml", "# nothing", "found nothing"),
     (".yaml", "text", "found text"),
     (".yaml", "- a", "found a list"),
-    (".yaml", "a: &x [1]\nb: *x", "alias on line 2"),
-    (".yaml", "a: &a [x]\n" + "".join(f"{k}: &{k} [*{p}, *{p}]\n" for p, k in zip("abcdefgh", "bcdefghi")), "alias on line 2"),
+    (".yaml", "a: &x [1]\nb: *x", "alias"),
+    (".yaml", "a: &a [x]\n" + "".join(f"{k}: &{k} [*{p}, *{p}]\n" for p, k in zip("abcdefgh", "bcdefghi")), "alias"),
     (".yaml", "a: 1\na: 2", "'a' twice"),
     (".yaml", "a: {b: 1, 'b': 2}", "'b' twice"),
-    (".yaml", "1: 2", "the key '1' on line 1; keys are text"),
+    (".yaml", "1: 2", "the key '1'; keys are text"),
     (".yaml", "true: 2", "keys are text"),
     (".yaml", "on: 2", "keys are text"),
     (".yaml", "? [a]\n: 1", "keys are text"),
@@ -87,7 +87,7 @@ HOSTILE = [
     (
         ".yaml",
         "a: !!python/object/apply:os.system ['true']",
-        "has the tag 'tag:yaml.org,2002:python/object/apply:os.system' on line 1",
+        "has the tag 'tag:yaml.org,2002:python/object/apply:os.system'",
     ),
     (".yaml", "!!python/object/new:type {}", "has the tag"),
     (".yaml", "a: !!python/name:os.system", "has the tag"),
@@ -102,7 +102,7 @@ HOSTILE = [
     (".yaml", "a: .nan", "a: has the number nan"),
     (".yaml", "a: 1.0e+999", "a: has the number inf"),
     (".yaml", "a: 99999999999999999999", "beyond 64 bits"),
-    (".yaml", "a: 1" + ":1" * 10_000, "a number of 20001 characters on line 1"),
+    (".yaml", "a: 1" + ":1" * 10_000, "a number of 20001 characters"),
     (".yaml", "a: 1" + ":1" * 10_000 + ".5", "a number of"),
     (".yaml", "a: " + "1" * 10_000, "a number of 10000 characters"),
     (".yaml", "a: 0x" + "f" * 10_000, "a number of"),
@@ -128,6 +128,43 @@ def test_what_is_no_plain_data_is_refused_with_a_reason(suffix, text, reason):
         parse(text.encode(), suffix, limit=MANIFEST_LIMIT)
     assert reason.lower() in str(caught.value).lower()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "line"),
+    [
+        (".toml", "a = 1\n[b\n", 2),
+        (".toml", "\na = 'x", 2),
+        (".toml", "a = 1\n\na = 2\n", 3),
+        (".toml", "\n[t]\nd = 2001-01-01", 3),
+        (".toml", "\na" + ".a" * 40 + " = 1", 2),
+        (".json", '{"a": 1,\n}', 2),
+        (".json", '{"a": {"q": 1},\n"b": {"q": 2,\n"q": 3}}', 3),
+        (".json", '{"a": [1,\n1e999]}', 2),
+        (".json", "[\n]", None),
+        (".yaml", "a: 1\nb: c: d", 2),
+        (".yaml", "a: 1\nb: 2\na: 3", 3),
+        (".yaml", "a: 1\n\nb: *a", 3),
+        (".yaml", "a: 1\nb: !x 1", 2),
+        (".yaml", "a: 1\n2: b", 2),
+        (".yaml", "a: 1\nb: \x07", 2),
+        (".yaml", "a: 1\nb:\n- 1\n- .inf", 4),
+        (".yaml", "a: 1\n\0", 2),
+        (".json", "{\n\udcff}", 2),
+    ],
+)
+def test_the_line_is_told_where_it_is_known(suffix, text, line):
+    with pytest.raises(Unreadable) as caught:
+        parse(text.encode("utf-8", "surrogateescape"), suffix)
+    assert caught.value.line == line
+    assert "line" not in str(caught.value)
+    assert caught.value.at("file").startswith("file: " if line is None else f"file:{line}: ")
+
+
+def test_a_document_knows_the_line_of_its_keys():
+    document = parse(b"[tool.other]\na = 1\n[tool.hostkit]\nb.c = 3\n", ".toml", table=("tool", "hostkit"))
+    assert (document.line(("b", "c")), document.line(("b", "x", "y")), document.line(("z",)), document.line(())) == (4, 4, 3, 3)
+    assert parse(b"{}", ".json").line(("a",)) is None
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

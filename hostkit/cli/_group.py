@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
 import platform
 import sys
@@ -11,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem, shell_complete
+from click.shell_completion import shell_complete
 
 from .. import __version__
 from .._errors import HostkitError
@@ -20,38 +18,14 @@ from ._output import OutputFailed, OutputGone, silence
 from ._session import Session
 from ._signals import Signals, kill_workers
 from ._told import tell, tell_error
-from ._verb import shared_options
+from ._verb import VerbTable, shared_options
 
 # The documented name of click's own protocol for completion.
 _COMPLETE = "_HOSTKIT_COMPLETE"
 
 
-class Verbs(click.Group):
-    """The table of verbs as a click group: a verb's module is imported only when that verb is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(f".{VERBS[cmd_name][0]}", __package__).verb
-        return command
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], VERBS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(VERBS)}"
-            ctx.fail(f"no verb {args[0]!r}; {hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, words) for verb, (_, words) in VERBS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        verbs = [CompletionItem(verb, help=words) for verb, (_, words) in VERBS.items() if verb.startswith(incomplete)]
-        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
+class Verbs(VerbTable):
+    """All verbs."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         """What click's own test runner calls."""
@@ -72,6 +46,7 @@ def _without_verb() -> None:
 
 hostkit = Verbs(
     "hostkit",
+    table=VERBS,
     callback=_without_verb,
     invoke_without_command=True,
     params=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from ._signals import Signals
 from ._told import tell_log
 
 if TYPE_CHECKING:
-    from .._config import HostConfig
+    from .._config import HostConfig, Reading
     from .._host import Host
     from .._offered import Glance, Offered
+    from .._spec import PluginSpec
 
 # How long an interrupted host may take to close: a cancelled call gets the first second, the plugin's own close() the rest.
 _HURRY = 2.0
@@ -52,6 +53,13 @@ class Session:
         return load(self.config_path)
 
     @cached_property
+    def reading(self) -> Reading:
+        """The configuration with everything that is wrong with it, for verbs that go on all the same."""
+        from .._config import examine
+
+        return examine(self.config_path)
+
+    @cached_property
     def config_path(self) -> Path | None:
         """The file that --config or HOSTKIT_CONFIG names, else ./hostkit.toml, else ./pyproject.toml with [tool.hostkit]."""
         named = self.config_file if self.config_file is not None else os.environ.get("HOSTKIT_CONFIG")
@@ -78,11 +86,9 @@ class Session:
     @property
     def specs(self) -> Offered:
         """Name → what is installed and counts. Imports no plugin, and on an index hit hardly anything else."""
-        from .._index import Index, default_file
         from .._offered import Offered
 
-        paths = [Path(place) for place in self.glance.paths]
-        return Offered(Index(self.group, paths, file=default_file(self.group)).look(), self.glance)
+        return Offered(self.specs_in([Path(place) for place in self.glance.paths]), self.glance)
 
     @property
     def nothing(self) -> str:
@@ -90,6 +96,24 @@ class Session:
         kept_out = len(self.specs.kept_out)
         filtered = f"; [discovery] keeps {kept_out} out, and hostkit list --all says why" if kept_out else ""
         return f"no plugin is installed for {self.group}{filtered}"
+
+    def specs_in(self, paths: Sequence[Path]) -> dict[str, PluginSpec]:
+        """Return name → what is installed, whether it counts or not, with plugin directories in ``paths``."""
+        from .._index import Index, default_file
+
+        return Index(self.group, paths, file=default_file(self.group)).look()
+
+    @property
+    def found(self) -> dict[str, PluginSpec]:
+        """What is installed, whether it counts or not, by as much of the configuration as can be understood."""
+        reading = self.reading
+        if reading.config is not None:
+            return self.specs_in(reading.config.discovery.paths)
+        discovery = reading.document.get("discovery")
+        listed = discovery.get("paths") if isinstance(discovery, dict) else None
+        folder = Path() if reading.path is None else reading.path.parent
+        texts = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+        return self.specs_in([(folder / os.path.expanduser(text)).absolute() for text in texts])
 
     @property
     def output(self) -> Output:

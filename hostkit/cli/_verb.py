@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,38 @@ class Verb(click.Command):
     def __init__(self, name: str | None, **options: Any) -> None:
         options["params"] = [*(options.get("params") or ()), *shared_options()]
         super().__init__(name, **options)
+
+
+class VerbTable(click.Group):
+    """A table of verbs as a click group: a verb's module is imported only when that verb is used."""
+
+    def __init__(self, name: str | None, *, table: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(name, **options)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.table:
+            return None
+        command: click.Command = importlib.import_module(f".{self.table[cmd_name][0]}", __package__).verb
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.table and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], self.table, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self.table)}"
+            ctx.fail(f"no verb {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, words) for verb, (_, words) in self.table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        verbs = [CompletionItem(verb, help=words) for verb, (_, words) in self.table.items() if verb.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def shared_options() -> list[click.Parameter]:
