@@ -15,6 +15,7 @@ from .._fields import sentence
 from .._lines import Keys
 from .._loader import not_found
 from .._names import normalized
+from .._offered import Glance, Offered
 from .._origins import Origins, Value
 from .._spec import PluginSpec
 from . import _status
@@ -74,7 +75,7 @@ def _known(name: str, specs: Mapping[str, PluginSpec], tables: Mapping[str, obje
         if normalized(table) == normalized(name):
             tell(f"hostkit: no plugin {table!r} is installed for {group}; this is what the configuration has for it")
             return table
-    raise PluginNotFound(not_found(name, specs, group))
+    raise PluginNotFound(not_found(name, Offered(specs, Glance()), group))
 
 
 def _row(value: Value, show_config: bool) -> dict[str, Any]:  # Any: JSON data

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .._config import Reading, examined, spelled, table_of
-from .._decided import WORDS
+from .._decided import words
 from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
 from .._lines import place
 from .._loader import not_found
 from .._names import normalized
+from .._offered import Glance, Offered
 from .._origins import overriding
 from .._parsing import Document, Unreadable, parse
 from .._spec import PluginSpec
@@ -43,7 +44,7 @@ def _installed(name: str, specs: Mapping[str, PluginSpec], group: str) -> Plugin
     for spec in specs.values():
         if normalized(spec.name) == normalized(name):
             return spec
-    raise PluginNotFound(not_found(name, specs, group))
+    raise PluginNotFound(not_found(name, Offered(specs, Glance()), group))
 
 
 class _Change:
@@ -113,7 +114,7 @@ def _warnings(spec: PluginSpec, change: _Change) -> list[str]:
         found.append(f"{setting.variable} is set here and goes before the file: where it is set, what was written has no effect")
     if change.key == "isolation" and isinstance(change.value, str) and spec.error is None:
         wish = spec.manifest.wished_isolation or "none"
-        if WORDS.index(wish) > WORDS.index(change.value):
+        if words().index(wish) > words().index(change.value):
             found.append(f"the manifest of {spec.name} asks for {wish!r}, which is more: it runs there all the same")
     disabled = change.reading.document["plugins"][change.keys[1]].get("enabled") is False
     if disabled and change.key != "enabled":
