@@ -6,6 +6,8 @@ library only, in the host and in every worker.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._condition import Condition as Condition
+    from ._condition import HostHealth as HostHealth
     from ._config import HostConfig as HostConfig
     from ._config import PluginConfig as PluginConfig
     from ._contract import ExecutionContext as ExecutionContext
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_condition": ("Condition", "HostHealth"),
     "_config": ("HostConfig", "PluginConfig"),
     "_contract": ("ExecutionContext", "HealthStatus", "Plugin", "PluginInfo", "Status", "hookimpl"),
     "_errors": (
@@ -135,6 +138,7 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "CircuitOpen",
+    "Condition",
     "ConfigApplied",
     "ConfigError",
     "ConfigRefused",
@@ -148,6 +152,7 @@ __all__ = [
     "Host",
     "HostConfig",
     "HostForkedError",
+    "HostHealth",
     "HostTampered",
     "HostkitError",
     "IntegrityError",

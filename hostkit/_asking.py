@@ -1,10 +1,15 @@
-"""Ask foreign code a question with a time limit, in this process; a question still unanswered is not asked twice."""
+"""Ask foreign code a question with a time limit, in this process; a question still unanswered is not asked twice.
+
+Who asks while the same question is open, and in time, gets its answer; once it is late nobody waits for it any more.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import Any
 
 from ._deadline import Deadline
@@ -14,14 +19,22 @@ class NoAnswer(Exception):
     """No answer in time, or the same question is still open from before; the text says which."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    what: str
+    question: Callable[[], Any]
+    deadline: Deadline
+    answer: Future[Any] = field(default_factory=Future)
+
+
 class Asking:
     """Runs questions on daemon threads, one of a kind at a time. Thread-safe."""
 
     def __init__(self, plugin: str) -> None:
         self._plugin = plugin
         self._lock = threading.Lock()  # guards _open
-        self._open: set[str] = set()
-        self._standby: queue.SimpleQueue[tuple[Any, ...] | None] | None = None
+        self._open: dict[str, _Asked] = {}
+        self._standby: queue.SimpleQueue[_Asked | None] | None = None
 
     def stand_by(self) -> None:
         """Keep a thread for a question that comes when no more threads can be had, until ``end``."""
@@ -35,38 +48,45 @@ class Asking:
 
     def ask(self, what: str, question: Callable[[], Any], deadline: Deadline) -> Any:  # Any: what the question returns
         """Return the answer. Raises ``NoAnswer``, and whatever the question raises."""
+        answer = self.begin(what, question, deadline)
+        if not wait((answer,), deadline.wait()).done:
+            raise NoAnswer(f"no answer to {what} in time")
+        return answer.result()
+
+    def begin(self, what: str, question: Callable[[], Any], deadline: Deadline) -> Future[Any]:
+        """Return the future of the answer, without waiting for it. Raises ``NoAnswer`` where there can be none."""
+        asked = _Asked(what, question, deadline)
         with self._lock:
-            if what in self._open:
+            before = self._open.setdefault(what, asked)
+        if before is not asked:
+            if before.deadline.passed:
                 raise NoAnswer(f"the {what} check before has not answered yet")
-            self._open.add(what)
-        box: list[tuple[bool, Any]] = []
-        done = threading.Event()
-        asked = (what, question, box, done)
+            return before.answer
         try:
-            threading.Thread(target=self._run, args=asked, name=f"hostkit-{what}-{self._plugin}", daemon=True).start()
+            threading.Thread(target=self._run, args=(asked,), name=f"hostkit-{what}-{self._plugin}", daemon=True).start()
         except RuntimeError as error:  # no more threads, or the interpreter is shutting down
             if self._standby is None:
-                with self._lock:
-                    self._open.discard(what)
-                raise NoAnswer(f"{what} can't be asked now: {error}") from error
+                no_answer = NoAnswer(f"{what} can't be asked now: {error}")
+                self._close(asked)
+                asked.answer.set_exception(no_answer)  # for who came meanwhile
+                raise no_answer from error
             self._standby.put(asked)
-        if not done.wait(deadline.wait()):
-            raise NoAnswer(f"no answer to {what} in time")
-        returned, value = box[0]
-        if not returned:
-            raise value
-        return value
+        return asked.answer
 
-    def _wait(self, questions: queue.SimpleQueue[tuple[Any, ...] | None]) -> None:
+    def _wait(self, questions: queue.SimpleQueue[_Asked | None]) -> None:
         while (asked := questions.get()) is not None:
-            self._run(*asked)
+            self._run(asked)
 
-    def _run(self, what: str, question: Callable[[], Any], box: list[tuple[bool, Any]], done: threading.Event) -> None:
+    def _run(self, asked: _Asked) -> None:
         try:
-            box.append((True, question()))
+            value = asked.question()
         except BaseException as error:  # foreign code, on a thread of its own
-            box.append((False, error))
-        finally:
-            with self._lock:
-                self._open.discard(what)
-            done.set()
+            self._close(asked)
+            asked.answer.set_exception(error)
+        else:
+            self._close(asked)
+            asked.answer.set_result(value)
+
+    def _close(self, asked: _Asked) -> None:
+        with self._lock:
+            del self._open[asked.what]

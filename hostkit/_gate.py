@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ._contract import ExecutionContext
 from ._deadline import Deadline
 
 
@@ -24,13 +25,13 @@ class Gate:
 
     def __init__(self) -> None:
         # By identity, so that leaving twice, or without having entered, does no harm: a Ctrl-C may come between any two steps.
-        self._inside: set[object] = set()
+        self._inside: set[ExecutionContext] = set()
         self.enter = self._inside.add  # one step, which no other thread can divide
         self.is_shut = False
         self._changed = threading.Condition()
 
     @contextmanager
-    def entered(self, context: object) -> Iterator[None]:
+    def entered(self, context: ExecutionContext) -> Iterator[None]:
         """Be inside for a block. Raises ``GateShut``."""
         try:
             self.enter(context)
@@ -40,7 +41,7 @@ class Gate:
         finally:
             self.leave(context)
 
-    def leave(self, context: object) -> None:
+    def leave(self, context: ExecutionContext) -> None:
         """Note that a call is over. Idempotent."""
         self._inside.discard(context)
         if self.is_shut:
@@ -51,6 +52,10 @@ class Gate:
     def inside(self) -> int:
         """How many calls are in flight."""
         return len(self._inside)
+
+    def overdue(self, now: float) -> set[ExecutionContext]:
+        """Return the calls inside that should have ended before ``now``, on the monotonic clock."""
+        return {call for call in self._inside.copy() if call._ends_at is not None and call._ends_at < now}
 
     def shut(self) -> None:
         """Take no more calls. Idempotent."""

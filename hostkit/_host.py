@@ -10,22 +10,24 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _config
 from ._ahead import Ahead
+from ._condition import Condition, HostHealth
 from ._config import HostConfig
 from ._contract import HealthStatus, PluginInfo, Status
 from ._deadline import Deadline
-from ._errors import CallError, ConfigError, HostkitError, PluginClosed, PluginNotFound
+from ._errors import ConfigError, HostkitError, PluginNotFound
 from ._events import ConfigApplied, ConfigRefused, Event
 from ._handle import PluginHandle, _Around
+from ._health import Asked, as_status
 from ._hooks import Hooks
 from ._lifetimes import unwatch, watch
 from ._loader import DRAIN, Loader, where_it_runs
 from ._names import checked_name
 from ._reconfiguration import Reconfiguration
-from ._record import Record
+from ._record import Lane, Record
 from ._shape import UNTYPED, Shape
 from ._spec import PluginSpec
 from ._submitter import Submitter
@@ -203,11 +205,28 @@ class Host(_Around):
             self._loader.unregister(name)
             raise
 
-    def health(self, name: str | None = None) -> Any:  # Any: one status, or name → status
-        """Ask one plugin how it is doing, or all loaded ones (then name → status). Never raises for one that is doing badly."""
+    @overload
+    def health(self, name: str) -> HealthStatus: ...
+
+    @overload
+    def health(self, name: None = None) -> HostHealth: ...
+
+    def health(self, name: str | None = None) -> HealthStatus | HostHealth:
+        """Ask one plugin how it is doing, or all loaded ones, at the same time: name → status, with a ``status`` and ``message`` for the
+        host as a whole. Never raises for one that is doing badly."""
         if name is not None:
             return self.health_of(self._loader.record(name))
-        return {record.name: self.health_of(record) for record in self._loader.loaded}
+        asked = [(record, _ask_health(record, lane)) for record in self._loader.loaded if (lane := record.lane) is not None]
+        return HostHealth({record.name: _with_circuit(record, question.status()) for record, question in asked})
+
+    def condition(self, name: str) -> Condition:
+        """Return what the health checks have found of a plugin so far, without asking or loading it. Raises ``PluginNotFound``."""
+        record = self._loader.record(name)
+        if record.lane is None:
+            return Condition(message="it is not loaded")
+        if record.config.health is None or record.checks is None:
+            return Condition(message="its health is not checked (health = false)")
+        return record.checks.condition
 
     def info(self, name: str) -> PluginInfo:
         """Ask a plugin what it is: its own words over its manifest's and its distribution's. Loads it if need be.
@@ -354,19 +373,11 @@ class Host(_Around):
         started = time.monotonic()
         try:
             lane = record.lane or self._loader.load(record)
-            started = time.monotonic()  # what the plugin took, not its start
-            answer = lane.backend.health(Deadline.after(record.health_timeout))
         except PluginNotFound:
             raise
-        except CallError as error:
-            bad = Status.OFFLINE if isinstance(error, PluginClosed) else Status.UNHEALTHY
-            return HealthStatus(bad, str(error), response_time=time.monotonic() - started)
         except HostkitError as error:
-            return HealthStatus(Status.OFFLINE, str(error), response_time=time.monotonic() - started)
-        if answer.response_time:
-            return answer
-        fields = {**answer._fields(), "response_time": time.monotonic() - started}
-        return HealthStatus(**fields)
+            return as_status(error, response_time=time.monotonic() - started)
+        return _with_circuit(record, _ask_health(record, lane).status())
 
     def info_of(self, record: Record) -> PluginInfo:
         """Ask one plugin and fill in what it leaves out."""
@@ -388,6 +399,24 @@ class Host(_Around):
         if handle is None:
             handle = self._handles[name] = PluginHandle(self, self._loader.record(name), UNTYPED)
         return handle
+
+
+def _ask_health(record: Record, lane: Lane) -> Asked:
+    return Asked(lane.backend, record.health_timeout)
+
+
+def _with_circuit(record: Record, status: HealthStatus) -> HealthStatus:
+    """Return a status that tells of an open circuit, too: a plugin that says it is well is not called all the same."""
+    state = record.breaker.state.value
+    if state == "closed":
+        return status
+    fields = status._fields()
+    said = f"its circuit is {state}"
+    fields["status"] = Status.DEGRADED if status.status is Status.HEALTHY else status.status
+    fields["message"] = f"{status.message}; {said}" if status.message else said
+    ours = fields["metadata"].get("hostkit")
+    fields["metadata"]["hostkit"] = {**(ours if isinstance(ours, dict) else {}), "circuit": state}
+    return HealthStatus(**fields)
 
 
 def _as_it_is(config: HostConfig) -> HostConfig:

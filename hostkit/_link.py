@@ -182,11 +182,12 @@ class Link:
         self.end(broken(error))
         return self.death()
 
-    def ask(self, kind: int) -> Future[Frame]:
-        """Send a question on the control socket; the future gets the answer's frame, or is cancelled when the worker ends."""
+    def ask(self, kind: int, deadline: Deadline | None = None) -> Future[Frame]:
+        """Send a question on the control socket, or share one that is open within its ``deadline``; the future gets the answer's
+        frame, or is cancelled when the worker ends."""
         self._asked_to_close = self._asked_to_close or kind == CLOSE
         try:
-            return self._questions.ask(kind)
+            return self._questions.ask(kind, deadline)
         except Full:
             self._deaf()
             cancelled: Future[Frame] = Future()

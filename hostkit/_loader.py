@@ -23,7 +23,6 @@ from ._deadline import Deadline
 from ._decided import Decided, decide
 from ._discovery import reread
 from ._errors import (
-    CallError,
     DuplicatePlugin,
     HostForkedError,
     HostkitError,
@@ -34,6 +33,7 @@ from ._errors import (
 )
 from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginLoaded, PluginUnloaded
 from ._here import Unfit, start_here
+from ._health import Asked, Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lifetimes import FORKED
@@ -55,6 +55,9 @@ class Loader:
         self.hooks = hooks
         self.monitor = Monitor()
         self.events = Events()
+        self._means = Means(
+            self.monitor, self.events.emit, {"open-breaker": open_breaker, "restart": self._restart, "isolate": self.move}
+        )
         self.template: Template | None = None
         self.forked = False
         self.closed = False
@@ -209,6 +212,14 @@ class Loader:
             record.moved = ""
             if not self.closed:
                 tell("ERROR", f"plugin {record.name!r} can't be moved to a worker, though {why}: {error}", plugin=record.name)
+
+    def _restart(self, record: Record, why: str) -> None:
+        self.reload(record, None, why=why, asked=False)
+
+    def check_health(self, record: Record) -> None:
+        """Go by what the configuration says now of a plugin's health checks."""
+        if record.lane is not None:
+            watch(record, record.lane, self._means)
 
     def _happened(self, event: Event) -> None:
         if isinstance(event, BreakerChanged) and event.after == "open":
@@ -435,6 +446,7 @@ class Loader:
         except BaseException:
             self._close(record, lane, Deadline.after(record.config.close_timeout))
             raise
+        watch(record, lane, self._means)
         return lane
 
     def _check_open(self, record: Record) -> None:
@@ -465,15 +477,11 @@ _WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)
 
 def _check_health(record: Record, backend: Backend) -> None:
     """Raise ``PluginLoadError`` of kind ``health`` for a plugin that isn't fit to take over from itself."""
-    try:
-        health = backend.health(Deadline.after(record.health_timeout))
-        if health.status in _WELL:
-            return
-        why = f"{health.status.value}: {health.message}"
-    except CallError as error:
-        why = str(error)
+    health = Asked(backend, record.health_timeout).status()
+    if health.status in _WELL:
+        return
     raise PluginLoadError(
-        f"plugin {record.name!r} was started anew and is not well ({why}), so the one before goes on; mend it, then reload it",
+        f"plugin {record.name!r} was started anew and is not well ({health.status.value}: {health.message}), so the one before goes on; mend it, then reload it",
         plugin=record.name,
         kind="health",
     )

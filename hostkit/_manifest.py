@@ -137,10 +137,8 @@ class Requirements(Model):
 class HealthCheck(Model):
     """How the plugin's health is to be asked."""
 
+    interval: Duration | None = None
     timeout: Duration | None = None
-    interval: _refused(  # type: ignore[valid-type]
-        "health_check.interval is not enforced by this version of hostkit: it asks when the application or operator asks"
-    ) = None
 
 
 class Manifest(Model):

@@ -32,8 +32,9 @@ class Questions:
         self._assembler = Assembler(_CAP)
         self._ids = itertools.count(1)
         self._sending = threading.Lock()  # keeps one frame's bytes together
-        self._lock = threading.Lock()  # guards _open and _over
+        self._lock = threading.Lock()  # guards everything below
         self._open: dict[int, Future[Frame]] = {}
+        self._shared: dict[int, tuple[Future[Frame], Deadline]] = {}  # by kind, the last one that may be
         self._over = False
 
     def send(self, frame: bytes, deadline: Deadline, fd: int | None = None) -> None:
@@ -52,14 +53,23 @@ class Questions:
                 except OSError:
                     return
 
-    def ask(self, kind: int) -> Future[Frame]:
-        """Send a question; the future gets the answer's frame, or is cancelled when the worker ends. Raises ``Full``."""
+    def ask(self, kind: int, deadline: Deadline | None = None) -> Future[Frame]:
+        """Send a question; the future gets the answer's frame, or is cancelled when the worker ends. Raises ``Full``.
+
+        Who asks the same within the ``deadline`` of one that is still open shares its answer: the worker asks its plugin once at a
+        time.
+        """
         answer: Future[Frame] = Future()
         number = next(self._ids)
         with self._lock:
             if self._over:
                 answer.cancel()
                 return answer
+            if deadline is not None:
+                before, until = self._shared.get(kind, (answer, deadline))
+                if before is not answer and not before.done() and not until.passed:
+                    return before
+                self._shared[kind] = (answer, deadline)
             self._open[number] = answer
         self.send(packed(kind, number), Deadline.after(0.0))
         return answer

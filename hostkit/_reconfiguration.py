@@ -69,6 +69,8 @@ class Reconfiguration:
         record.configure(new)
         try:
             self._put_in_place(record, old, new, out)
+            if old.health != new.health:
+                self._loader.check_health(record)
         except BaseException:
             record.wished, record.moved = wished, moved
             record.configure(old)

@@ -43,6 +43,7 @@ from ._worker._json import dump_json
 from ._worker._loaded import HOOKS_ONLY
 
 if TYPE_CHECKING:
+    from ._health import Checks
     from ._hookspecs import Crossing
 
 
@@ -83,6 +84,7 @@ class Record:
         self.caller = caller
         self.lock = threading.RLock()  # guards lane's replacement, spec, manifest, target
         self.lane: Lane | None = None
+        self.checks: Checks | None = None
         self.spec: PluginSpec | None = None
         self.manifest = Manifest()
         self.target: object | None = None
@@ -125,6 +127,12 @@ class Record:
         """Seconds for one question: the operator's word, else the manifest's."""
         said = self.config.health or HealthConfig()
         return said.timeout if "timeout" in said.model_fields_set else self.manifest.health_check.timeout or said.timeout
+
+    @property
+    def health_interval(self) -> float:
+        """Seconds from one check of its health to the next: the operator's word, else the manifest's."""
+        said = self.config.health or HealthConfig()
+        return said.interval if "interval" in said.model_fields_set else self.manifest.health_check.interval or said.interval
 
     @contextmanager
     def wishing(self, isolation: str | None) -> Iterator[None]:

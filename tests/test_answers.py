@@ -618,6 +618,11 @@ def peak_of(step):
 # Beside the calls.
 
 
+def asked(opened, kind):
+    deadline = Deadline.after(LONG)
+    return opened.info(deadline) if kind == INFO else opened.ask_health(deadline).result(LONG)
+
+
 @pytest.mark.parametrize("kind", [HEALTH, INFO], ids=["health", "info"])
 @pytest.mark.parametrize(
     "said",
@@ -628,7 +633,7 @@ def test_a_question_that_is_answered_with_something_else_ends_at_once(kind, said
     with backend(on_control=lambda worker, frame: said if frame.kind == kind else None) as opened:
         began = time.monotonic()
         with pytest.raises(ProtocolError):
-            (opened.health if kind == HEALTH else opened.info)(Deadline.after(LONG))
+            asked(opened, kind)
         assert time.monotonic() - began < LONG / 2
         assert call_until_answered(by_thread, opened) == "next"
 
@@ -672,7 +677,7 @@ def test_an_account_that_is_none_is_an_invalid_response_of_a_few_words(kind, sai
 
     with backend(on_control=answer) as opened:
         with pytest.raises(InvalidResponse) as caught:
-            (opened.health if kind == HEALTH else opened.info)(Deadline.after(LONG))
+            asked(opened, kind)
         assert len(str(caught.value)) < 2000
         assert caught.value.phase == ("health" if kind == HEALTH else "info")
         assert by_thread(opened, "next") == "next"

@@ -54,8 +54,8 @@ class Toy:
     def call_hook(self, context, name, arguments, crossing):
         return self._inner.call_hook(context, name, arguments, crossing)
 
-    def health(self, deadline):
-        return self._inner.health(deadline)
+    def ask_health(self, deadline):
+        return self._inner.ask_health(deadline)
 
     def info(self, deadline):
         return self._inner.info(deadline)

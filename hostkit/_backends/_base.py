@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,8 +70,11 @@ class Backend(Protocol):
         """Call the hook implementation of that function's name; a wrapper's is returned unstarted."""
         ...
 
-    def health(self, deadline: Deadline) -> HealthStatus:
-        """Ask the plugin how it is doing, beside the calls that run."""
+    def ask_health(self, deadline: Deadline) -> Future[HealthStatus]:
+        """Ask the plugin how it is doing, beside the calls that run, and wait for nothing: the future has the answer, or a ``CallError``.
+
+        A question that is open within its ``deadline`` is shared by who asks meanwhile; one that is open beyond it is not asked again.
+        """
         ...
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:

@@ -243,9 +243,13 @@ class InProcess:
             raise self._late(context)
         return answer
 
-    def health(self, deadline: Deadline) -> HealthStatus:
-        answer: HealthStatus = self._ask("health", self._loaded.health, deadline)
-        return answer
+    def ask_health(self, deadline: Deadline) -> Future[HealthStatus]:
+        try:
+            return self._asking.begin("health", self._typed("health", self._loaded.health), deadline)
+        except NoAnswer as error:
+            refused: Future[HealthStatus] = Future()
+            refused.set_exception(self._unanswered("health", error))
+            return refused
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = self._ask("info", self._loaded.info, deadline)
@@ -266,11 +270,23 @@ class InProcess:
 
     def _ask(self, what: str, question: Callable[[], Any], deadline: Deadline) -> Any:
         try:
-            return self._asking.ask(what, question, deadline)
+            return self._asking.ask(what, self._typed(what, question), deadline)
         except NoAnswer as error:
-            raise CallTimeout(f"plugin {self._name!r}: {error}", plugin=self._name, phase=what) from None
-        except BaseException as error:  # foreign code, from a thread of its own: never this thread's Ctrl-C
-            raise call_error({**describe(error), "phase": what}, plugin=self._name, request_id="") from error
+            raise self._unanswered(what, error) from None
+
+    def _typed(self, what: str, question: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a question that raises typed errors alone."""
+
+        def asked() -> Any:
+            try:
+                return question()
+            except BaseException as error:  # foreign code, on a thread of its own: nobody's Ctrl-C
+                raise call_error({**describe(error), "phase": what}, plugin=self._name, request_id="") from error
+
+        return asked
+
+    def _unanswered(self, what: str, error: NoAnswer) -> CallTimeout:
+        return CallTimeout(f"plugin {self._name!r}: {error}", plugin=self._name, phase=what)
 
     def _request(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         codec = self._loaded.request_codec

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +17,7 @@ from .._channel import Channel, Ended, Late
 from .._contract import ExecutionContext, HealthStatus, Status
 from .._deadline import Deadline
 from .._ending import Ending
-from .._errors import Busy, CallError, CallTimeout, InvalidResponse, PluginFailed, WorkerLost
+from .._errors import Busy, CallError, CallTimeout, InvalidResponse, PluginFailed, WorkerHung, WorkerLost
 from .._idle import NothingIdle
 from .._log import tell
 from .._opening import Opening
@@ -37,6 +36,7 @@ from ._pipeline import Pipeline, Pipelines
 
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
+    from .._link import Link
 
 _T = TypeVar("_T")
 
@@ -211,21 +211,18 @@ class Process:
             error = self._outcome.failed(context, said_of(frame.meta))
             tell("ERROR", f"a historic hook, told to a new worker: {error}", plugin=self._name, request_id=context.request_id)
 
-    def health(self, deadline: Deadline) -> HealthStatus:
-        if self.supervisor.failed:
-            return HealthStatus(Status.OFFLINE, self.supervisor.failed)
-        return self._account("health", HEALTH, health_said, deadline)
+    def ask_health(self, deadline: Deadline) -> Future[HealthStatus]:
+        if not self.supervisor.failed:
+            return self._ask("health", HEALTH, health_said, deadline)
+        given_up: Future[HealthStatus] = Future()
+        given_up.set_result(HealthStatus(Status.OFFLINE, self.supervisor.failed, metadata={"hostkit": {"restarts": "used up"}}))
+        return given_up
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
-        return self._account("info", INFO, info_said, deadline)
-
-    def _account(self, what: str, kind: int, read: Callable[[bytes], _T], deadline: Deadline) -> _T:
-        payload = self._ask(what, kind, deadline)
-        try:
-            return read(payload)
-        except DataError as error:
-            text = f"plugin {self._name!r}: its worker's answer to {what} is none: {error}"
-            raise InvalidResponse(text, errors=error.rows, plugin=self._name, phase=what) from None
+        answer = self._ask("info", INFO, info_said, deadline)
+        if not wait((answer,), deadline.wait()).done:
+            raise CallTimeout(f"plugin {self._name!r}: no answer to info in time", plugin=self._name, phase="info")
+        return answer.result()
 
     def close(self, deadline: Deadline) -> None:
         self._pipelines.reclaim()
@@ -322,20 +319,38 @@ class Process:
                 return await asyncio.shield(loop.run_in_executor(None, self._broken, channel, context, asked, error))
         return self._broken(channel, context, asked, error)
 
-    def _ask(self, what: str, kind: int, deadline: Deadline) -> bytes:
+    def _ask(self, what: str, kind: int, read: Callable[[bytes], _T], deadline: Deadline) -> Future[_T]:
+        """Ask a worker beside its calls, and wait for nothing. The future has a ``CallError`` where there is no answer to be had."""
+        account: Future[_T] = Future()
         link = self.supervisor.any_link()
-        where: dict[str, Any] = {"plugin": self._name, "phase": what}
         if link is None:
-            raise WorkerLost(f"plugin {self._name!r} has no worker just now; one is being started", **where)
-        try:
-            frame = link.ask(kind).result(deadline.wait())
-        except FutureTimeout:
-            raise CallTimeout(f"plugin {self._name!r}: no answer to {what} in time", **where) from None
-        except CancelledError:
-            raise link.death().error(**where) from None
+            text = f"plugin {self._name!r} has no worker just now; one is being started"
+            account.set_exception(WorkerLost(text, plugin=self._name, phase=what))
+            return account
+
+        def answered(answer: Future[Frame]) -> None:
+            try:
+                account.set_result(self._account(what, answer, read, link))
+            except CallError as error:
+                account.set_exception(error)
+
+        link.ask(kind, deadline).add_done_callback(answered)
+        return account
+
+    def _account(self, what: str, answer: Future[Frame], read: Callable[[bytes], _T], link: Link) -> _T:
+        where: dict[str, Any] = {"plugin": self._name, "phase": what}
+        if answer.cancelled():
+            if link.ending is None:  # it is being killed for that
+                raise WorkerHung(f"plugin {self._name!r}: its worker stopped reading its control socket", **where)
+            raise link.ending.error(**where)
+        frame = answer.result()
         if frame.kind == ERROR:
             raise call_error(said_of(frame.meta), plugin=self._name, request_id="")
-        return frame.payload
+        try:
+            return read(frame.payload)
+        except DataError as error:
+            text = f"plugin {self._name!r}: its worker's answer to {what} is none: {error}"
+            raise InvalidResponse(text, errors=error.rows, plugin=self._name, phase=what) from None
 
 
 class Unbegun(Exception):
