@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -137,7 +138,8 @@ def cli_place(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     place.mkdir()
     monkeypatch.chdir(place)
     monkeypatch.delenv("HOSTKIT_CONFIG", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     return place
 
 
@@ -174,6 +176,28 @@ def cli_process(cli_place: Path) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def cli_terminal(cli_place: Path) -> Callable[..., str]:
+    """Run ``hostkit --app demo ...`` with a terminal of 200 columns as stdout, and return what it shows."""
+
+    def run(*arguments: str, status: int = 0) -> str:
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+        with subprocess.Popen(
+            [sys.executable, "-m", "hostkit", "--app", "demo", *arguments], stdout=theirs, stderr=theirs, env=environment
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            with suppress(OSError):  # how a terminal says that nobody is left on the other side
+                while data := os.read(ours, 65536):
+                    shown += data
+            os.close(ours)
+        assert process.returncode == status, shown
+        return shown.decode().replace("\r\n", "\n")
+
+    return run
 
 
 @pytest.fixture

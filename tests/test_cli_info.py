@@ -124,13 +124,18 @@ def test_health_is_an_exit_status(cli, install_demo, cli_place, isolation, statu
     (cli_place / "hostkit.toml").write_text(f'[plugins.plugin]\nisolation = "{isolation}"\nconfig = {{ status = "{status}" }}\n')
     result = cli("health", "plugin", "--json")
     assert result.exit_code == exit_code
-    found = json.loads(result.stdout)["plugin"]
+    whole = json.loads(result.stdout)
+    found = whole["plugins"]["plugin"]
     assert found["isolation"] == isolation
+    assert whole["status"] == found["status"]
+    assert found["message"] in whole["message"] or status == "healthy"
     assert found["status"] == ("unhealthy" if status == "raises" else status)
     assert ("raised ValueError in health: ill" if status == "raises" else "so so") in found["message"]
     for_people = cli("health")
     assert for_people.exit_code == exit_code
-    assert for_people.stdout.split()[:3] == ["plugin", found["status"], isolation]
+    name, said, place, took, message = for_people.stdout.rstrip("\n").split("\t")
+    assert (name, said, place, message) == ("plugin", found["status"], isolation, found["message"].replace("\x1b", "\\x1b"))
+    assert float(took) < 10_000
     assert "\x1b" not in for_people.stdout
 
 
@@ -150,10 +155,33 @@ def test_health_of_all_asks_those_that_are_enabled(cli, install_demo, cli_place)
     assert cli("health", "off").exit_code == 3
 
 
+def test_health_on_a_terminal_is_a_table_that_ends_with_the_worst_of_it(install_demo, cli_terminal):
+    install_demo("one", "class P:\n    def execute(self, ctx, request): pass\n")
+    install_demo("two", "raise ValueError('[red]ill[/red] \\x1b[31m')\n")
+    heading, *rows, last = cli_terminal("health", status=1).splitlines()
+    assert heading.split() == ["name", "status", "isolation", "ms", "message"]
+    assert [row.split()[:3] for row in rows[:2]] == [["one", "healthy", "none"], ["two", "offline", "not"]]
+    assert last.startswith("demo: offline, because 'two' is offline: plugin 'two' can't be loaded: ")
+    assert "[red]ill[/red]" in last
+
+
+def test_a_plugin_that_hangs_holds_up_the_answers_of_no_others(cli, install_demo, cli_place, isolation):
+    for name in ("one", "two", "three"):
+        install_demo(
+            name, "import time\nclass P:\n    def execute(self, ctx, request): pass\n    def health(self): time.sleep(3)\n"
+        )
+    (cli_place / "hostkit.toml").write_text(f'[defaults]\nisolation = "{isolation}"\nhealth = {{ timeout = "500ms" }}\n')
+    result = cli("health", "--json")
+    assert result.exit_code == 1
+    rows = json.loads(result.stdout)["plugins"]
+    assert [row["message"] for row in rows.values()] == ["no answer to health within 0.5 s"] * 3
+    assert sum(row["response_time"] for row in rows.values()) < 3 * 1.0
+
+
 def test_health_without_plugins_says_so(cli):
     result = cli("health")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "hostkit: no plugin is installed for demo.plugins\n")
-    assert cli("health", "--json").stdout == "{}\n"
+    assert json.loads(cli("health", "--json").stdout) == {"status": "healthy", "message": "", "plugins": {}}
 
 
 def test_a_name_that_is_not_there_is_told_before_any_plugin_is_loaded(cli, install_demo, site):
@@ -169,5 +197,5 @@ def test_what_plugins_print_is_not_among_the_answers(cli_process, install_demo):
     )
     process = cli_process("health", "--json")
     out, err = process.communicate()
-    assert json.loads(out)["plugin"]["isolation"] == "none"
+    assert json.loads(out)["plugins"]["plugin"]["isolation"] == "none"
     assert "at import" in err and "in health" in err

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 
@@ -77,40 +75,21 @@ def test_words_of_a_plugin_cannot_forge_a_cell_or_a_line(cli, install_demo):
     assert line.split("\t")[4] == "a\\tb\\nc\\x1b[31md\\x9be\\u202ef"
 
 
-def test_a_terminal_gets_a_table_that_shows_markup_and_escapes_as_text(install_demo, cli_place):
+def test_a_terminal_gets_a_table_that_shows_markup_and_escapes_as_text(install_demo, cli_terminal):
     install_demo("calculator", ECHO, manifest='description = "[red]x[/red] \\u001b[31m"\n')
-    shown = on_a_terminal("list")
+    shown = cli_terminal("list")
     assert "distribution" in shown.splitlines()[0]
     assert "[red]x[/red] \\x1b[31m" in shown
 
 
-def test_a_terminal_shows_what_is_filtered_out_only_if_asked(install_demo, cli_place):
+def test_a_terminal_shows_what_is_filtered_out_only_if_asked(install_demo, cli_place, cli_terminal):
     install_demo("calculator", ECHO)
     (cli_place / "hostkit.toml").write_text('[discovery]\nexclude = ["*"]\n')
     nothing = "no plugin is installed for demo.plugins; [discovery] keeps 1 out, and hostkit list --all says why\n"
-    assert on_a_terminal("list") == nothing
-    shown = on_a_terminal("list", "--all")
+    assert cli_terminal("list") == nothing
+    shown = cli_terminal("list", "--all")
     assert "filtered" in shown
     assert "[discovery] exclude has '*'" in shown
-
-
-def on_a_terminal(*arguments):
-    """Run with a terminal as stdout, 200 columns wide, and return what it shows."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "hostkit", "--app", "demo", *arguments], stdout=theirs, stderr=theirs, env=environment
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while data := os.read(ours, 65536):
-                shown += data
-        except OSError:  # how a terminal says that nobody is left on the other side
-            pass
-        os.close(ours)
-    assert process.returncode == 0, shown
-    return shown.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("floor", [None, "none", "process"])
