@@ -216,7 +216,7 @@ def _ask(me: weakref.ref[Checks], number: int) -> None:
 def _late(me: weakref.ref[Checks], number: int) -> None:
     checks = me()
     if checks is not None and checks._expects(number):
-        checks.note(HealthStatus(Status.UNHEALTHY, f"no answer to health within {checks._record.health_timeout:g} s"))
+        checks.note(HealthStatus(Status.UNHEALTHY, f"no answer to health in time ({checks._record.health_timeout:g} s)"))
 
 
 def _answered(me: weakref.ref[Checks], number: int, answer: Future[HealthStatus], limit: Any) -> None:
@@ -276,7 +276,7 @@ class Asked:
         if wait((self._answer,), self._deadline.wait()).done:
             status = outcome(self._answer)
         else:
-            status = HealthStatus(Status.UNHEALTHY, f"no answer to health within {self._timeout:g} s")
+            status = HealthStatus(Status.UNHEALTHY, f"no answer to health in time ({self._timeout:g} s)")
         if status.response_time:
             return status
         return HealthStatus(**{**status._fields(), "response_time": self._took or time.monotonic() - self._asked_at})

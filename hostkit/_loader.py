@@ -32,8 +32,8 @@ from ._errors import (
     RequirementError,
 )
 from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginLoaded, PluginUnloaded
-from ._here import Unfit, start_here
 from ._health import Asked, Means, open_breaker, watch
+from ._here import Unfit, start_here
 from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lifetimes import FORKED
@@ -478,13 +478,13 @@ _WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)
 def _check_health(record: Record, backend: Backend) -> None:
     """Raise ``PluginLoadError`` of kind ``health`` for a plugin that isn't fit to take over from itself."""
     health = Asked(backend, record.health_timeout).status()
-    if health.status in _WELL:
-        return
-    raise PluginLoadError(
-        f"plugin {record.name!r} was started anew and is not well ({health.status.value}: {health.message}), so the one before goes on; mend it, then reload it",
-        plugin=record.name,
-        kind="health",
-    )
+    if health.status not in _WELL:
+        raise PluginLoadError(
+            f"plugin {record.name!r} was started anew and is not well ({health.status.value}: {health.message}), so the one before goes "
+            "on; mend it, then reload it",
+            plugin=record.name,
+            kind="health",
+        )
 
 
 def _new_prefix() -> str:

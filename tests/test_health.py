@@ -236,7 +236,7 @@ def test_a_plugin_without_an_answer_is_unhealthy_after_some_of_them_and_is_asked
     assert plugin.words == []
     monitor.advance(0.2)
     assert plugin.words == [("unknown", "unhealthy")]
-    assert plugin.events[0].why == "no answer to health within 2 s"
+    assert plugin.events[0].why == "no answer to health in time (2 s)"
     assert len(plugin.asked) == 3
 
 
@@ -679,6 +679,55 @@ def test_an_unhealthy_plugin_is_moved_to_a_worker(install, new_host):
     assert host.execute("plugin", "pid") != os.getpid()
 
 
+def test_the_circuit_of_an_unhealthy_plugin_is_opened_and_its_health_says_so(checked):
+    host, heard = checked(health={"action": "open-breaker"}, breaker={"recovery": "1h"})
+    host.execute("plugin", "unhealthy")
+    heard.wait(HealthChanged, after="unhealthy")
+    assert "unhealthy 2 times in a row: so it says" in heard.wait(hostkit.BreakerChanged, after="open").why
+    with pytest.raises(hostkit.CircuitOpen, match="so it says"):
+        host.execute("plugin", "healthy")
+    answer = host.health("plugin")
+    assert (answer.status, answer.message) == (UNHEALTHY, "so it says; its circuit is open")
+    assert answer.metadata["hostkit"] == {"circuit": "open"}
+
+
+def test_a_plugin_that_is_well_behind_an_open_circuit_is_degraded(checked):
+    host, _ = checked(breaker={"recovery": "1h"})
+    host._loader.record("plugin").breaker.trip("somebody said so")
+    assert (host.health("plugin").status, host.health().status) == (DEGRADED, DEGRADED)
+    assert "its circuit is open" in host.health().message
+
+
+def test_to_open_a_breaker_that_is_switched_off_is_told_as_what_it_is(checked, log):
+    host, _ = checked(health={"action": "open-breaker"}, breaker=False)
+    host.execute("plugin", "unhealthy")
+    until(lambda: any("open-breaker failed, it stays as it is: its breaker is switched off" in record["text"] for record in log))
+    assert host.execute("plugin", "pid")
+
+
+def test_a_changed_configuration_of_health_holds_at_once(install, new_host, tmp_path):
+    install("plugin", PLUGIN)
+    file = tmp_path / "hostkit.toml"
+
+    def configure(health):
+        file.write_text(f"[plugins.plugin]\nhealth = {health}\n")
+
+    configure("false")
+    host = new_host(config=file)
+    heard = Heard(host)
+    host.load("plugin", isolation="none")
+    for health in ('{ interval = "20ms" }', "false", '{ interval = "1h" }', '{ interval = "20ms" }'):
+        configure(health)
+        host.reload_config()
+        if "20ms" in health:
+            last = host.condition("plugin").last_check or 0.0
+            until(lambda last=last: (host.condition("plugin").last_check or 0.0) > last)
+    assert [event.after for event in heard.events if isinstance(event, HealthChanged)].count("unhealthy") == 0
+    configure("false")
+    host.reload_config()
+    assert "not checked" in host.condition("plugin").message
+
+
 def test_a_restart_that_goes_on_while_the_host_is_closed_leaves_nothing_behind(checked, tmp_path):
     host, heard = checked(health={"action": "restart"})
     call = host.submit("plugin", {"waits_for": str(tmp_path / "go")})
@@ -710,6 +759,7 @@ def test_a_call_that_goes_on_beyond_its_deadline_in_process_is_told_once(checked
     host, _ = checked(health={"interval": 0.02, "timeout": 5.0})
     call = host.submit("plugin", {"waits_for": str(tmp_path / "go")}, timeout=0.05, request_id="stuck")
     until(lambda: any("beyond its time limit" in record["text"] for record in log))
+    assert host._loader.record("plugin").breaker.uneasy
     last = host.condition("plugin").last_check
     until(lambda: host.condition("plugin").last_check > last + 0.1)
     lines = [record for record in log if "beyond its time limit" in record["text"]]
