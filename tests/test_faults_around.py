@@ -35,7 +35,7 @@ UNWELL = """
 @pytest.fixture
 def unwell(install, new_host, isolation):
     install("bad", UNWELL)
-    host = new_host(config={"plugins": {"bad": {"health": {"timeout": 0.5}, "concurrency": 2}}})
+    host = new_host(config={"plugins": {"bad": {"health": {"timeout": 0.5, "interval": "1h"}, "concurrency": 2}}})
     host.load("bad", isolation=isolation)
     return host
 
