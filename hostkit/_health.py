@@ -64,7 +64,7 @@ def watch(record: Record, lane: Lane, means: Means) -> None:
 
 
 class Checks:
-    """The health checks of one plugin. All but ``begin`` and ``condition`` is the monitor's thread's alone."""
+    """The health checks of one plugin. All but ``begin``, ``end`` and ``condition`` is the monitor's thread's alone."""
 
     def __init__(self, record: Record, means: Means) -> None:
         self.condition = Condition()  # another one takes its place: it is read on any thread
@@ -84,6 +84,15 @@ class Checks:
             self._means.monitor.run(self._begin, lane)
         except (RuntimeError, OSError) as error:  # no thread, or no descriptor; the plugin runs all the same
             tell("ERROR", f"plugin {self._record.name!r}: its health can't be checked: {error}", plugin=self._record.name)
+
+    def end(self) -> None:
+        """Check nothing any more, and let go of the lane."""
+        self._means.monitor.run(self._end)
+
+    def _end(self) -> None:
+        if self._record.lane is not self._lane:
+            self._lane = None
+            self._number += 1
 
     def _begin(self, lane: Lane) -> None:
         if lane is not self._lane:
@@ -126,9 +135,11 @@ class Checks:
     def note(self, answer: HealthStatus) -> None:
         """Note an answer, and go on to the next check, or to what there is to tell and to do."""
         config = self._config
-        assert config is not None
+        if config is None:  # since a moment ago
+            return
         self._number += 1
-        before, self.condition = self.condition, noted(self.condition, answer, config, time.time())
+        before, kept = self.condition, (self._told, self._acted_on, self._acted_at)
+        self.condition = noted(before, answer, config, time.time())
         news = [*self._overdue(), *self._changes(before), *self._remedy(config)]
         if not news:
             self.go_on()
@@ -138,7 +149,7 @@ class Checks:
             self._means.aside(f"hostkit-health-{self._record.name}", lambda: self._tell(news))
         except RuntimeError:  # no thread left: with the next answer it is as new as now
             self._apart = False
-            self.condition = before
+            self.condition, (self._told, self._acted_on, self._acted_at) = before, kept
             self.go_on()
 
     def go_on(self) -> None:
@@ -170,8 +181,11 @@ class Checks:
         return [lambda: self._act(config.action, lane, why)]
 
     def _has_remedy(self, action: str) -> bool:
-        assert self._lane is not None
-        return action != "report" and not (action == "isolate" and self._lane.decided.isolation != "none")
+        lane = self._lane
+        assert lane is not None
+        if lane.gate.is_shut:  # it is drained: whoever did that will reload it
+            return False
+        return action != "report" and not (action == "isolate" and lane.decided.isolation != "none")
 
     def _overdue(self) -> list[Callable[[], object]]:
         """Return the telling of calls in this process that go on beyond their deadline: nothing ends them, and none has failed yet."""
@@ -200,7 +214,7 @@ class Checks:
                 self._means.actions[action](record, why)
         except PluginClosed:
             pass  # the host was closed meanwhile
-        except (HostkitError, OSError) as error:
+        except (HostkitError, OSError, RuntimeError) as error:
             tell("ERROR", f"plugin {record.name!r}: {action} failed, it stays as it is: {error}", plugin=record.name)
 
 

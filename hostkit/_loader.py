@@ -241,6 +241,8 @@ class Loader:
                     self._leaving[lane] = record
             if lane is not None:
                 self.hooks.unregister(record.name)
+            if record.checks is not None:
+                record.checks.end()
         if lane is not None:
             self._end_leaving(record, lane, deadline)
 

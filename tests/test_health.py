@@ -327,6 +327,15 @@ def test_a_plugin_that_is_isolated_already_is_not_moved():
     assert len(plugin.acted) == 1
 
 
+def test_a_plugin_that_is_drained_stays_drained():
+    monitor = FakeMonitor()
+    plugin = FakePlugin(monitor, UNHEALTHY, action="restart")
+    plugin.lane.gate.shut()
+    monitor.advance(1000.0)
+    assert plugin.words == [("unknown", "unhealthy")]
+    assert plugin.acted == []
+
+
 def test_nothing_is_asked_while_an_action_goes_on():
     monitor = FakeMonitor()
     plugin = FakePlugin(monitor, UNHEALTHY, interval=10.0, failures=1, action="restart")
@@ -341,7 +350,7 @@ def test_nothing_is_asked_while_an_action_goes_on():
 
 def test_news_that_no_thread_can_tell_are_told_with_the_next_answer():
     monitor = FakeMonitor()
-    plugin = FakePlugin(monitor, UNHEALTHY, interval=10.0, failures=2)
+    plugin = FakePlugin(monitor, UNHEALTHY, interval=10.0, failures=2, action="restart")
     aside = plugin.means.aside
 
     def refuse(name, step):
@@ -353,6 +362,7 @@ def test_news_that_no_thread_can_tell_are_told_with_the_next_answer():
     object.__setattr__(plugin.means, "aside", aside)
     monitor.advance(10.0)
     assert plugin.words == [("unknown", "unhealthy")]
+    assert len(plugin.acted) == 1
 
 
 @pytest.mark.parametrize("end", ["closed", "unloaded", "unwanted"])
@@ -771,6 +781,16 @@ def test_a_call_that_goes_on_beyond_its_deadline_in_process_is_told_once(checked
 
 
 # Lifetimes.
+
+
+def test_a_plugin_that_is_unloaded_is_let_go_at_once(install, new_host):
+    install("plugin", PLUGIN)
+    host = new_host(config={"defaults": {"health": {"interval": "1h"}}})
+    host.load("plugin", isolation="none")
+    plugin = weakref.ref(host._loader.record("plugin").lane.backend.plugin)
+    host.unload("plugin")
+    until(lambda: gc.collect() is not None and plugin() is None)
+    assert host.condition("plugin").message == "it is not loaded"
 
 
 def test_a_forgotten_host_that_checks_its_plugins_ends_with_all_its_threads(install):
