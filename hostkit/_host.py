@@ -5,35 +5,33 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from . import _config
 from ._ahead import Ahead
 from ._condition import Condition, HostHealth
 from ._config import HostConfig
+from ._config_file import ConfigFile
 from ._contract import HealthStatus, PluginInfo, Status
 from ._deadline import Deadline
 from ._errors import ConfigError, HostkitError, PluginNotFound
-from ._events import ConfigApplied, ConfigRefused, Event
+from ._events import Event
 from ._handle import PluginHandle, _Around
 from ._health import Asked, as_status
 from ._hooks import Hooks
 from ._lifetimes import unwatch, watch
-from ._loader import DRAIN, Loader, where_it_runs
+from ._loader import DRAIN, Loader
 from ._names import checked_name
+from ._opener import where_it_runs
 from ._reconfiguration import Reconfiguration
 from ._record import Lane, Record
 from ._shape import UNTYPED, Shape
 from ._spec import PluginSpec
 from ._submitter import Submitter
-
-if TYPE_CHECKING:
-    from ._watching import Watch
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -61,16 +59,12 @@ class Host(_Around):
         except ValueError as error:
             raise ConfigError(f"app: {error}") from None
         self.app = app
-        self._source = Path(config).absolute() if isinstance(config, (str, Path)) else None
-        self._adapted: Callable[[HostConfig], HostConfig] = _as_it_is
-        self.config = _config.load(config)
         hooks = Hooks(app, hookspecs, hook_errors)
         self.hook = hooks.relay
         self.submitter = Submitter(f"hostkit-submit-{app}")
-        self._loader = Loader(app, self.config, hooks)
+        self._loader = Loader(app, _config.load(config), hooks)
         self._reconfiguration = Reconfiguration(self._loader)
-        self._reconfiguring = threading.Lock()  # held by whoever applies a configuration
-        self._watch: Watch | None = None
+        self._file = ConfigFile(config, self._loader.events, self._reconfiguration.apply)
         self._handles: dict[str, PluginHandle[Any, Any]] = {}
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
@@ -84,9 +78,13 @@ class Host(_Around):
         logger.enable("hostkit")
         source = arguments.pop("config", None)
         host = cls(app, config=_patient(_config.load(source)), **arguments)
-        host._source = Path(source).absolute() if isinstance(source, (str, Path)) else None
-        host._adapted = _patient
+        host._file = ConfigFile(source, host._loader.events, host._reconfiguration.apply, adapted=_patient)
         return host
+
+    @property
+    def config(self) -> HostConfig:
+        """The configuration that holds now."""
+        return self._loader.config
 
     @property
     def specs(self) -> dict[str, PluginSpec]:
@@ -242,17 +240,7 @@ class Host(_Around):
         reloaded, a disabled one unloaded. An invalid file changes nothing, and a plugin for which a change can't be applied keeps what
         it had: both are ``ConfigError``, the second one after the rest was applied. Thread-safe.
         """
-        if self._source is None:
-            raise ConfigError("the configuration did not come from a file, so there is none to read again")
-        with self._reconfiguring:
-            config = self._adapted(_config.load(self._source))
-            changes, failures = self._reconfiguration.apply(config)
-            self.config = config
-        if changes:
-            self._loader.events.emit(ConfigApplied("", str(self._source), tuple(changes)))
-        if failures:
-            raise ConfigError(f"{self._source}: {'; '.join(failures)}")
-        return tuple(changes)
+        return self._file.reload()
 
     def watch_config(self) -> None:
         """Call ``reload_config`` whenever the configuration file has changed, until the host is closed. Needs ``hostkit[watch]``.
@@ -260,24 +248,7 @@ class Host(_Around):
         A file that is invalid, half written or gone changes nothing and is told once, as a ``ConfigRefused`` event. Replace the file in
         one step (``hostkit isolate`` and its siblings do): a writer that pauses is taken to be done. Idempotent. Raises ``ConfigError``.
         """
-        if self._source is None:
-            raise ConfigError("the configuration did not come from a file, so there is none to watch")
-        from ._watching import Watch
-
-        changed = weakref.WeakMethod(self._config_changed)
-        with self._lock:
-            if self._watch is None and not self._closed:
-                self._watch = Watch(self._source, lambda: (method := changed()) and method())
-        # What was changed before the watch began.
-        if self.config != self._adapted(_config.load(self._source)):
-            self._config_changed()
-
-    def _config_changed(self) -> None:
-        try:
-            self.reload_config()
-        except HostkitError as error:
-            if not self._closed:
-                self._loader.events.emit(ConfigRefused("", str(self._source), str(error)))
+        self._file.watch()
 
     def subscribe(self, subscriber: Callable[[Event], object]) -> Callable[[], None]:
         """Call ``subscriber`` with every ``Event`` from now on; return what ends that.
@@ -307,12 +278,11 @@ class Host(_Around):
         with self._lock:
             if self._closed:
                 return
-            self._closed = self._loader.closed = True
-            watch, self._watch = self._watch, None
+            self._closed = True
+            self._loader.shut()
         unwatch(self)
         if not self._loader.forked:
-            if watch is not None:
-                watch.stop()
+            self._file.stop()
             self._end_all(timeout)
 
     def _end_all(self, timeout: float | None) -> None:
@@ -338,15 +308,13 @@ class Host(_Around):
         finally:
             for record in self._loader.records:
                 record.closed = True
-            if self._loader.template is not None:
-                self._loader.template.close()
-            self._loader.monitor.stop()
+            self._loader.stop()
 
     def forget(self) -> None:
         """Make this host what it can be in a fork of its process: a new one if it has loaded nothing, else a disarmed one, because its
         plugins are the parent's."""
-        self._lock, self._reconfiguring = threading.Lock(), threading.Lock()
-        self._watch = None
+        self._lock = threading.Lock()
+        self._file.forget()
         self.submitter.forget()
         self._loader.forget()
 
@@ -417,10 +385,6 @@ def _with_circuit(record: Record, status: HealthStatus) -> HealthStatus:
     ours = fields["metadata"].get("hostkit")
     fields["metadata"]["hostkit"] = {**(ours if isinstance(ours, dict) else {}), "circuit": state}
     return HealthStatus(**fields)
-
-
-def _as_it_is(config: HostConfig) -> HostConfig:
-    return config
 
 
 def _patient(config: HostConfig) -> HostConfig:

@@ -1,67 +1,53 @@
-"""Find a plugin, decide on it, start its backend, and close it again.
+"""Load plugins in their order, reload and move them under traffic, and end them in the opposite order.
 
-name ─► spec ─► manifest, read anew ─► what it requires, loaded first ─► decided ─► backend ─► hooks ─► lane
+name ─► record ─► what comes before it, loaded first ─► a lane, opened ─► calls ─► taken away ─► its calls end ─► closed
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import _requirements
 from ._ahead import Ahead
-from ._backends import BACKENDS, Backend, Opening
 from ._config import HostConfig
-from ._conflicts import told_with_conflicts
-from ._contract import Caller, Status
+from ._contract import Caller
 from ._deadline import Deadline
-from ._decided import Decided, decide
-from ._discovery import reread
 from ._errors import (
     DuplicatePlugin,
-    HostForkedError,
     HostkitError,
-    PluginClosed,
-    PluginLoadError,
     PluginNotFound,
     RequirementError,
 )
-from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginLoaded, PluginUnloaded
-from ._health import Asked, Means, open_breaker, watch
-from ._here import Unfit, start_here
+from ._events import BreakerChanged, Event, Events, IsolationChanged
+from ._health import Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
-from ._lifetimes import FORKED
 from ._log import tell
 from ._monitor import Monitor
-from ._offered import Offered, Offers
+from ._offered import Offered, Offers, not_found
+from ._opener import Opener
 from ._order import Earlier, dependents
 from ._record import Lane, Record
 
 if TYPE_CHECKING:
-    from ._template import Template
+    pass
 
 
 class Loader:
     """The plugins of one host: what is installed, one record for each that was asked for, and the order of loading. Thread-safe."""
 
     def __init__(self, app: str, config: HostConfig, hooks: Hooks) -> None:
-        self.config = config
         self.hooks = hooks
         self.monitor = Monitor()
         self.events = Events()
+        self._opener = Opener(f"{app}.plugins", config, hooks, self.monitor, self.events)
         self._means = Means(
             self.monitor, self.events.emit, {"open-breaker": open_breaker, "restart": self._restart, "isolate": self.move}
         )
-        self.template: Template | None = None
-        self.forked = False
-        self.closed = False
-        self._begun = False  # whether anything was ever loaded
         self._group = f"{app}.plugins"
         self._numbers = itertools.count(1)
         self._id_prefix = _new_prefix()
@@ -72,6 +58,25 @@ class Loader:
         self._leaving: dict[Lane, Record] = {}
         self._needed: dict[Record, list[str]] = {}  # what plugins that are being loaded need
         self.events.subscribe(self._happened)
+
+    @property
+    def config(self) -> HostConfig:
+        """What the operator says now."""
+        return self._opener.config
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may be loaded any more."""
+        return self._opener.closed
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a fork of the process that has the plugins."""
+        return self._opener.forked
+
+    def shut(self) -> None:
+        """Load nothing any more."""
+        self._opener.closed = True
 
     @property
     def specs(self) -> Offered:
@@ -124,17 +129,14 @@ class Loader:
         with self._lock:
             self._records.pop(name, None)
 
-    def look_elsewhere(self, config: HostConfig) -> None:
-        """Find plugins as another configuration says, from now on."""
+    def reconfigure(self, config: HostConfig) -> None:
+        """Find and start plugins as another configuration says, from now on. What is loaded stays as it is."""
         with self._lock:
-            self._offers = self._offers_of(config)
-
-    def drop_template(self) -> None:
-        """Fork from another template from now on; the workers of this one live on."""
-        with self._lock:
-            template, self.template = self.template, None
-        if template is not None:
-            template.close()
+            before, self._opener.config = self._opener.config, config
+            if config.discovery != before.discovery:
+                self._offers = self._offers_of(config)
+        if config.template != before.template:
+            self._opener.drop_template()
 
     def load(self, record: Record, ahead: Ahead | None = None) -> Lane:
         """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
@@ -148,7 +150,7 @@ class Loader:
     def ahead(self, records: Iterable[Record], isolation: str | None) -> Ahead:
         """Begin to start these plugins' workers, and those of what they require. What can't be started is told when it is loaded."""
         specs = self._offered()
-        ahead = Ahead(lambda record, decided: BACKENDS[decided.isolation](self._opening(record, decided)), specs)
+        ahead = Ahead(self._opener.start, specs)
         wished = dict.fromkeys(records, isolation)
         try:
             for record in wished:
@@ -169,7 +171,7 @@ class Loader:
         try:
             earlier = {self.record(each.name, specs): each.needed for each in specs.order.before(record.name)}
             with record.lock:
-                decided = self._decide(record, specs, isolation or record.wished)
+                decided = self._opener.decide(record, specs, isolation or record.wished)
         except HostkitError:
             return
         # In-process a plugin is imported, on the thread that the application loads it on; and so is what needs it before.
@@ -194,7 +196,7 @@ class Loader:
             self.events.emit(IsolationChanged(record.name, before.decided.isolation, lane.decided.isolation, why, asked))
         self._end_leaving(record, before, Deadline.after(DRAIN))
         if self.closed:
-            self._check_open(record)
+            self._opener.check_open(record)
 
     def move(self, record: Record, why: str) -> None:
         """Move a plugin out of this process, soon and on another thread, because of ``why``. It comes back by ``reload`` alone."""
@@ -255,7 +257,7 @@ class Loader:
             lane.ended.wait(closed)  # somebody else is at it
             return
         try:
-            self._close(record, lane, Deadline.after(closed))
+            self._opener.close(record, lane, Deadline.after(closed))
         finally:
             lane.ended.set()
 
@@ -267,21 +269,21 @@ class Loader:
             with self._lock:
                 del self._leaving[lane]
 
+    def stop(self) -> None:
+        """End what serves all plugins, after the last of them."""
+        self._opener.drop_template()
+        self.monitor.stop()
+
     def forget(self) -> None:
         """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all
         of it is as good as new."""
-        self.forked = self._begun
+        self._opener.forget()
         self._lock = threading.RLock()
         self._id_prefix = _new_prefix()
         for record in self._records.values():
             record.lane = None
             record.lock = threading.RLock()
             record.caller.id_prefix = self._id_prefix
-        self.hooks.forget(loaded=self._begun)
-        if self.template is not None:
-            self.template.forget()
-        if self._begun:
-            self.monitor.forget()
 
     def _offers_of(self, config: HostConfig) -> Offers:
         return Offers(Index(self._group, config.discovery.paths, file=default_file(self._group)))
@@ -294,7 +296,7 @@ class Loader:
     @contextmanager
     def _requiring(self, record: Record, specs: Offered, ahead: Ahead | None = None) -> Iterator[None]:
         """Load what comes before a plugin; nobody unloads what it needs while the block loads the plugin itself."""
-        self._check_open(record)
+        self._opener.check_open(record)
         earlier = specs.order.before(record.name)
         with self._lock:
             self._needed[record] = [each.name for each in earlier if each.needed]
@@ -319,7 +321,7 @@ class Loader:
                     if other.lane is None:
                         self._load_alone(other, specs, ahead)
             except (HostkitError, OSError) as error:
-                self._check_open(record)
+                self._opener.check_open(record)
                 if each.needed and isinstance(error, RequirementError):
                     raise RequirementError(f"plugin {record.name!r}: {specs.order.path(record.name, each.name)}: {error}") from None
                 if each.needed:
@@ -340,6 +342,11 @@ class Loader:
                 f"plugin {record.name!r} is needed by {', '.join(shown)}; unload {users[-1]!r} first, or force it (force=True)"
             )
 
+    def _open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
+        lane = self._opener.open(record, specs, ahead, check=check)
+        watch(record, lane, self._means)
+        return lane
+
     def _load_alone(self, record: Record, specs: Offered, ahead: Ahead | None) -> Lane:
         lane = self._open(record, specs, ahead)
         with self._lock:
@@ -347,7 +354,7 @@ class Loader:
             too_late = self.closed
         if too_late:  # the host was closed meanwhile, and didn't know of this one
             self.unload(record, Deadline.after(0.0))
-            self._check_open(record)
+            self._opener.check_open(record)
         return lane
 
     def _offered(self) -> Offered:
@@ -356,173 +363,14 @@ class Loader:
             registered = [name for name, record in self._records.items() if record.target is not None]
             return self._offers.look(self.config, registered)
 
-    def _open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
-        """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
-        try:
-            decided, backend = self._start(record, specs, ahead)
-        except PluginLoadError as error:
-            raise told_with_conflicts(error, record.spec) from error.__cause__
-        lane = self._opened(record, decided, backend, check=check)
-        record.breaker.reset("the plugin was loaded anew")
-        self.events.emit(PluginLoaded(record.name, decided.isolation))
-        if decided.unheld:
-            tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
-        return lane
-
-    def _start(self, record: Record, specs: Offered, ahead: Ahead | None) -> tuple[Decided, Backend]:
-        started = None if ahead is None else ahead.take(record)
-        if started is not None:
-            return started
-        decided = self._decide(record, specs, record.wished)
-        try:
-            return decided, self._backend(record, decided)
-        except Unfit as error:
-            return self._start_moved(record, specs, error)
-
-    def _start_moved(self, record: Record, specs: Offered, why: Unfit) -> tuple[Decided, Backend]:
-        record.moved = str(why)
-        try:
-            decided = self._decide(record, specs, record.wished)
-            backend = self._backend(record, decided)
-        except BaseException:
-            record.moved = ""
-            raise
-        self.events.emit(IsolationChanged(record.name, "none", decided.isolation, str(why)))
-        return decided, backend
-
-    def _backend(self, record: Record, decided: Decided) -> Backend:
-        opening = self._opening(record, decided)
-        if decided.isolation == "none":
-            return start_here(opening, record.spec, may_leave=decided.auto, events=self.events)
-        return BACKENDS[decided.isolation](opening)
-
-    def _decide(self, record: Record, specs: Offered, isolation: str | None) -> Decided:
-        self._check_open(record)
-        self._begun = True
-        if record.target is None:
-            spec = specs.get(record.name)
-            if spec is None:
-                raise PluginNotFound(not_found(record.name, specs, self._group))
-            found = reread(spec, self._group, self.config.discovery.paths)
-            if why := specs.glance.why_not(found):
-                raise PluginNotFound(kept_out(record.name, why))
-            record.spec = found
-            record.manifest = record.spec.manifest
-        decided = decide(record.name, record.manifest, record.config, isolation, moved=record.moved)
-        seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
-        _requirements.check(record.name, record.manifest, seen)
-        specs.there.check(record.name, record.manifest)
-        return decided
-
-    def _opening(self, record: Record, decided: Decided) -> Opening:
-        spec = record.spec
-        return Opening(
-            name=record.name,
-            entry_point="" if spec is None else spec.entry_point,
-            config=record.config.config,
-            settings=decided.settings,
-            caller=record.caller,
-            monitor=self.monitor,
-            directory=None if spec is None else spec.directory,
-            target=record.target,
-            template=self._template_for(decided),
-        )
-
-    def _template_for(self, decided: Decided) -> Template | None:
-        if decided.isolation == "none" or decided.settings.start != "template":
-            return None
-        from ._template import Template  # multiprocess, which an in-process host doesn't need
-
-        with self._lock:
-            if self.template is None:
-                self.template = Template(self.config.template.preload, self.monitor)
-            return self.template
-
-    def _opened(self, record: Record, decided: Decided, backend: Backend, *, check: bool) -> Lane:
-        lane = Lane(backend, decided)
-        try:
-            if check:
-                _check_health(record, backend)
-            self.hooks.check(record.name, backend.hooks, isolated=decided.isolation != "none")
-            self.hooks.admit(record, lane)
-        except BaseException:
-            self._close(record, lane, Deadline.after(record.config.close_timeout))
-            raise
-        watch(record, lane, self._means)
-        return lane
-
-    def _check_open(self, record: Record) -> None:
-        if self.forked:
-            raise HostForkedError(FORKED)
-        if self.closed:
-            raise PluginClosed(f"plugin {record.name!r}: the host is closed", plugin=record.name, phase="queue")
-        if not record.config.enabled:
-            raise PluginNotFound(f"plugin {record.name!r} is disabled in the configuration (enabled = false)")
-
-    def _close(self, record: Record, lane: Lane, deadline: Deadline) -> None:
-        try:
-            lane.backend.close(deadline)
-        except HostkitError as error:
-            self.events.emit(PluginUnloaded(record.name, str(error)))
-        else:
-            self.events.emit(PluginUnloaded(record.name))
-
 
 # Seconds that running calls may go on before their plugin is closed, unless somebody says otherwise.
 DRAIN = 10.0
-
-_UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
-
-
-_WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)
-
-
-def _check_health(record: Record, backend: Backend) -> None:
-    """Raise ``PluginLoadError`` of kind ``health`` for a plugin that isn't fit to take over from itself."""
-    health = Asked(backend, record.health_timeout).status()
-    if health.status not in _WELL:
-        raise PluginLoadError(
-            f"plugin {record.name!r} was started anew and is not well ({health.status.value}: {health.message}), so the one before goes "
-            "on; mend it, then reload it",
-            plugin=record.name,
-            kind="health",
-        )
 
 
 def _new_prefix() -> str:
     return secrets.token_hex(4) + "-"
 
 
-def where_it_runs(decided: Decided) -> dict[str, Any]:
-    """Say where a plugin runs, what holds its limits there, and which of them nothing holds."""
-    found: dict[str, Any] = {
-        "isolation": decided.isolation,
-        "limits": dict(decided.settings.limits or {}),
-        "held_by": dict(decided.held),
-    }
-    if decided.moved:
-        found["moved"] = decided.moved
-    if decided.unheld:
-        found["warning"] = _UNHELD.format(", ".join(decided.unheld))
-    return found
-
-
 def _tell_without(record: Record, sentence: str) -> None:
     tell("WARNING", f"plugin {record.name!r} goes without: {sentence}", plugin=record.name)
-
-
-def kept_out(name: str, why: str) -> str:
-    """Return the words for a plugin that the operator keeps out."""
-    return f"plugin {name!r} is installed, and the configuration keeps it out: {why}"
-
-
-def not_found(name: object, specs: Offered, group: str) -> str:
-    """Return the words for a name that is no plugin's, with the nearest name that is."""
-    if isinstance(name, str) and name in specs.kept_out:
-        return kept_out(name, specs.kept_out[name])
-    near = difflib.get_close_matches(str(name), specs, 1)
-    shown = str(name).encode("unicode_escape", "backslashreplace").decode()[:200]
-    if near:
-        return f"no plugin {shown!r} in {group}; did you mean {near[0]!r}?"
-    there = f"there is {', '.join(list(specs)[:10])}" if specs else "none is installed"
-    return f"no plugin {shown!r} in {group}; {there}"

@@ -8,6 +8,7 @@ A listing uses this too: nothing heavy is imported before it is needed.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,3 +174,20 @@ def _wish(manifest: Mapping[str, Any]) -> str:
 
 def _shown(words: Sequence[str]) -> str:
     return ", ".join(map(repr, words))
+
+
+def kept_out(name: str, why: str) -> str:
+    """Return the words for a plugin that the operator keeps out."""
+    return f"plugin {name!r} is installed, and the configuration keeps it out: {why}"
+
+
+def not_found(name: object, specs: Offered, group: str) -> str:
+    """Return the words for a name that is no plugin's, with the nearest name that is."""
+    if isinstance(name, str) and name in specs.kept_out:
+        return kept_out(name, specs.kept_out[name])
+    near = difflib.get_close_matches(str(name), specs, 1)
+    shown = str(name).encode("unicode_escape", "backslashreplace").decode()[:200]
+    if near:
+        return f"no plugin {shown!r} in {group}; did you mean {near[0]!r}?"
+    there = f"there is {', '.join(list(specs)[:10])}" if specs else "none is installed"
+    return f"no plugin {shown!r} in {group}; {there}"

@@ -33,13 +33,8 @@ class Reconfiguration:
         changes: list[str] = []
         failures: list[str] = []
         old = self._loader.config
-        self._loader.config = new
-        if new.discovery != old.discovery:
-            self._loader.look_elsewhere(new)
-            changes.append("discovery")
-        if new.template != old.template:
-            self._loader.drop_template()
-            changes.append("template")
+        self._loader.reconfigure(new)
+        changes += [table for table in ("discovery", "template") if getattr(new, table) != getattr(old, table)]
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
         configs = {record: new.plugin(name) for name, record in records.items()}
         kept_out = self._loader.specs.kept_out

@@ -46,7 +46,7 @@ def forked(install, new_host):
 
 def template_of(host):
     """The template's process id; the test needs one."""
-    pid = host._loader.template.pid
+    pid = host._loader._opener._template.pid
     assert pid is not None, "there is no template"
     return pid
 
@@ -271,7 +271,7 @@ def test_a_template_that_dies_again_and_again_is_left_at_that(forked, log, until
         os.kill(template, signal.SIGKILL)
         until(lambda: template not in children_of(os.getpid()))
         host.reload("asked")
-    assert host._loader.template.pid is None
+    assert host._loader._opener._template.pid is None
     assert host.execute("asked", "sys.orig_argv[-2]").endswith("__main__.py")
     assert "workers start fresh from now on" in warnings_in(log)[-1]
 
@@ -304,7 +304,7 @@ def test_where_no_template_can_be_had_workers_start_fresh_with_one_warning(forke
     (site / "ends.py").write_text("import os\nos._exit(3)")
     host = forked(preload=["ends"])
     host.reload("asked")
-    assert host._loader.template.pid is None
+    assert host._loader._opener._template.pid is None
     assert host.execute("asked", "sys.orig_argv[-2]").endswith("__main__.py")
     (told,) = warnings_in(log)
     assert "workers start fresh from now on, without a template" in told
@@ -337,7 +337,7 @@ def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, instal
         import os, signal, hostkit
         host = hostkit.Host(config={"defaults": {"start": "template"}})
         host.load("asked", isolation="process")
-        print(host._loader.template.pid, host.execute("asked", "os.getpid()"), flush=True)
+        print(host._loader._opener._template.pid, host.execute("asked", "os.getpid()"), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -370,7 +370,7 @@ def test_closing_a_host_does_not_wait_for_a_template_that_warms_up(install, new_
 
 def test_a_fork_of_the_host_has_nothing_of_the_template(forked):
     host = forked()
-    template = host._loader.template
+    template = host._loader._opener._template
     sockets = {os.readlink(f"/proc/self/fd/{template._running._socket.fileno()}")}
     child = os.fork()
     if child == 0:
@@ -393,4 +393,4 @@ def test_a_host_that_forks_no_workers_has_no_template(new_host, install):
     install("asked", ASKED)
     host = new_host(config={"defaults": {"start": "fresh"}})
     host.load("asked", isolation="process")
-    assert host._loader.template is None
+    assert host._loader._opener._template is None

@@ -13,9 +13,8 @@ from .._config import Reading
 from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
 from .._lines import Keys
-from .._loader import not_found
 from .._names import normalized
-from .._offered import Glance, Offered
+from .._offered import Glance, Offered, not_found
 from .._origins import Origins, Value
 from .._spec import PluginSpec
 from . import _status

@@ -12,8 +12,8 @@ from .._decided import Decided, decide
 from .._discovery import reread
 from .._errors import PluginNotFound
 from .._host import Host
-from .._loader import kept_out, not_found
 from .._manifest import Manifest
+from .._offered import kept_out, not_found
 from .._spec import PluginSpec
 from . import _status
 from ._output import Output

@@ -12,9 +12,8 @@ from .._decided import words
 from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
 from .._lines import place
-from .._loader import not_found
 from .._names import normalized
-from .._offered import Glance, Offered
+from .._offered import Glance, Offered, not_found
 from .._origins import overriding
 from .._parsing import Document, Unreadable, parse
 from .._spec import PluginSpec
