@@ -130,7 +130,7 @@ def test_it_forks_and_starts_processes_itself(forked):
 
 
 def test_nobody_is_left_as_a_zombie(forked, until):
-    host = forked(restarts={"budget": 100})
+    host = forked(restarts={"budget": 100}, breaker=False)
     template = template_of(host)
     for _ in range(5):
         with pytest.raises(hostkit.WorkerExited):
