@@ -166,11 +166,34 @@ def test_a_call_cancelled_in_line_leaves_it_and_one_cancelled_just_before_does_n
 def test_a_call_that_lines_up_just_when_its_plugin_is_shut_is_told_so():
     bulkhead = Bulkhead(BulkheadConfig(calls=1, queue=1))
     entered(bulkhead, new_call())
-    late = new_call()
+    late, began = new_call(), time.monotonic()
     assert not bulkhead.enter(late, ThreadWaiter)
     with pytest.raises(Draining):
         bulkhead.wait(late, lambda: True)
+    assert time.monotonic() - began < 5.0
     assert bulkhead.waiting == 0
+
+
+def test_a_place_that_becomes_free_while_a_call_lines_up_is_its_own():
+    bulkhead, first, second = Bulkhead(BulkheadConfig(calls=1, queue=5)), new_call(), new_call()
+    entered(bulkhead, first)
+
+    def meanwhile():
+        bulkhead.leave(first)
+        return ThreadWaiter()
+
+    assert bulkhead.enter(second, meanwhile)
+    assert bulkhead.inside == {second}
+
+
+def test_nobody_overtakes_those_in_line_while_a_place_is_handed_on():
+    bulkhead, first, second, third = Bulkhead(BulkheadConfig(calls=1, queue=5)), new_call(), new_call(), new_call()
+    entered(bulkhead, first)
+    assert not bulkhead.enter(second, ThreadWaiter)
+    bulkhead.inside.discard(first)  # it is just leaving
+    assert not bulkhead.enter(third, ThreadWaiter)
+    bulkhead.leave(first)
+    assert (bulkhead.inside, bulkhead.waiting) == ({second}, 1)
 
 
 def test_another_limit_holds_at_once_for_those_in_line_too():
