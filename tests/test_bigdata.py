@@ -253,10 +253,13 @@ def test_views_can_be_read_in_a_fork(worker: Any) -> None:
     assert bytes(worker(data=b"z" * MB).data[:1]) == b"z"
 
 
-def test_a_plugin_that_raises_gives_its_request_back(worker: Any, host: hostkit.Host) -> None:
+def test_a_plugin_that_raises_gives_its_request_back(install: Any, new_host: Any) -> None:
+    install("p", PLUGIN)
+    host = new_host(config={"plugins": {"p": {"breaker": False}}})
+    host.load("p", isolation="process")
     for _ in range(20):
         with pytest.raises(hostkit.PluginFailed):
-            worker(what="raises", data=bytes(MB))
+            host.plugin("p", Request, Response).execute(Request(what="raises", data=bytes(MB)))
     assert _link(host).arena.total <= 4 * MB
 
 

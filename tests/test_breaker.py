@@ -636,8 +636,9 @@ STREAMING = """
 class Around:
     """A host with a plugin of whose breaker the clock goes when told."""
 
-    def __init__(self, host, name, isolation, place):
+    def __init__(self, host, name, isolation, place, until):
         self.host, self.name, self.place = host, name, place
+        self.until = until
         self.events = []
         host.subscribe(self.events.append)
         host.load(name, isolation=isolation)
@@ -657,7 +658,7 @@ class Around:
         """Submit a call and return when the plugin has begun with it; it ends when the file is there that is returned, too."""
         begun, go = (self.place / f"{word}-{time.monotonic_ns()}" for word in ("begun", "go"))
         future = self.host.submit(self.name, {"op": "wait", "begun": str(begun), "go": str(go)})
-        until(begun.exists)
+        self.until(begun.exists)
         return future, go
 
     def half_opened(self):
@@ -672,19 +673,11 @@ class Around:
         assert self.breaker.state is State.CLOSED
 
 
-def until(what, seconds=10.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        threading.Event().wait(0.002)
-
-
 @pytest.fixture
-def around(install, new_host, isolation, tmp_path):
+def around(install, new_host, isolation, tmp_path, until):
     def make(source=WAYWARD, **table):
         install("wayward", source)
-        return Around(new_host(config={"plugins": {"wayward": table}}), "wayward", isolation, tmp_path)
+        return Around(new_host(config={"plugins": {"wayward": table}}), "wayward", isolation, tmp_path, until)
 
     return make
 
@@ -758,7 +751,7 @@ def test_a_cancelled_task_leaves_the_place_of_a_half_open_breaker_free(around):
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread alone")
-def test_a_ctrl_c_leaves_the_place_of_a_half_open_breaker_free(around):
+def test_a_ctrl_c_leaves_the_place_of_a_half_open_breaker_free(around, until):
     there = around().half_opened()
     begun = there.place / "begun-by-main"
 
@@ -774,7 +767,7 @@ def test_a_ctrl_c_leaves_the_place_of_a_half_open_breaker_free(around):
     there.closes_after_two()
 
 
-def test_a_future_that_is_cancelled_leaves_the_place_of_a_half_open_breaker_free(around):
+def test_a_future_that_is_cancelled_leaves_the_place_of_a_half_open_breaker_free(around, until):
     there = around().half_opened()
     running, _ = there.begin()
     assert running.cancel()
@@ -782,7 +775,7 @@ def test_a_future_that_is_cancelled_leaves_the_place_of_a_half_open_breaker_free
     there.closes_after_two()
 
 
-def test_streams_count_at_their_end_and_one_that_is_closed_early_leaves_its_place_free(around):
+def test_streams_count_at_their_end_and_one_that_is_closed_early_leaves_its_place_free(around, until):
     there = around(STREAMING)
     stream = there.host.stream
     for _ in range(5):
@@ -845,9 +838,9 @@ HOOKED = """
 """
 
 
-def test_hooks_that_fail_open_the_circuit_of_their_plugin(install, new_host, isolation, tmp_path):
+def test_hooks_that_fail_open_the_circuit_of_their_plugin(install, new_host, isolation, tmp_path, until):
     install("wayward", HOOKED)
-    there = Around(new_host(hookspecs=[Specs]), "wayward", isolation, tmp_path)
+    there = Around(new_host(hookspecs=[Specs]), "wayward", isolation, tmp_path, until)
     for _ in range(5):
         with pytest.raises(PluginFailed):
             there.host.hook.ask(word="fail")
@@ -858,7 +851,7 @@ def test_hooks_that_fail_open_the_circuit_of_their_plugin(install, new_host, iso
     assert there.breaker.state is State.CLOSED
 
 
-def test_exactly_the_probes_of_many_callers_pass_a_half_open_breaker(around):
+def test_exactly_the_probes_of_many_callers_pass_a_half_open_breaker(around, until):
     there = around(breaker={"probes": 2}, concurrency=4)
     there.fails()
     there.clock.advance(30.0)

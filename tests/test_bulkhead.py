@@ -26,14 +26,6 @@ def new_call(timeout=30.0):
     return ExecutionContext("id", timeout, _caller=Caller("p", "x-"))
 
 
-def until(what, seconds=10.0):
-    """Wait for something that no event tells of."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it never came"
-        threading.Event().wait(0.002)
-
-
 def never():
     return False
 
@@ -87,7 +79,7 @@ def test_a_call_that_has_a_place_keeps_it_and_leaving_twice_gives_it_back_once()
         entered(bulkhead, new_call())
 
 
-def test_threads_and_tasks_get_their_turns_in_one_order():
+def test_threads_and_tasks_get_their_turns_in_one_order(until):
     bulkhead, turns = Bulkhead(BulkheadConfig(calls=1, queue=100)), []
     first = new_call()
     entered(bulkhead, first)
@@ -120,7 +112,7 @@ def test_threads_and_tasks_get_their_turns_in_one_order():
     assert turns == list(range(10))
 
 
-def test_a_place_that_is_handed_to_a_closed_loop_goes_to_the_next_in_line():
+def test_a_place_that_is_handed_to_a_closed_loop_goes_to_the_next_in_line(until):
     bulkhead = Bulkhead(BulkheadConfig(calls=1, queue=5))
     first, lost, last = new_call(), new_call(), new_call()
     entered(bulkhead, first)
@@ -137,7 +129,7 @@ def test_a_place_that_is_handed_to_a_closed_loop_goes_to_the_next_in_line():
     assert (last in bulkhead.inside, lost in bulkhead.inside) == (True, False)
 
 
-def test_a_call_cancelled_in_line_leaves_it_and_one_cancelled_just_before_does_not_wait():
+def test_a_call_cancelled_in_line_leaves_it_and_one_cancelled_just_before_does_not_wait(until):
     bulkhead = Bulkhead(BulkheadConfig(calls=1, queue=1))
     entered(bulkhead, new_call())
     call, errors = new_call(), []
@@ -166,14 +158,37 @@ def test_a_call_cancelled_in_line_leaves_it_and_one_cancelled_just_before_does_n
 def test_a_call_that_lines_up_just_when_its_plugin_is_shut_is_told_so():
     bulkhead = Bulkhead(BulkheadConfig(calls=1, queue=1))
     entered(bulkhead, new_call())
-    late = new_call()
+    late, began = new_call(), time.monotonic()
     assert not bulkhead.enter(late, ThreadWaiter)
     with pytest.raises(Draining):
         bulkhead.wait(late, lambda: True)
+    assert time.monotonic() - began < 5.0
     assert bulkhead.waiting == 0
 
 
-def test_another_limit_holds_at_once_for_those_in_line_too():
+def test_a_place_that_becomes_free_while_a_call_lines_up_is_its_own():
+    bulkhead, first, second = Bulkhead(BulkheadConfig(calls=1, queue=5)), new_call(), new_call()
+    entered(bulkhead, first)
+
+    def meanwhile():
+        bulkhead.leave(first)
+        return ThreadWaiter()
+
+    assert bulkhead.enter(second, meanwhile)
+    assert bulkhead.inside == {second}
+
+
+def test_nobody_overtakes_those_in_line_while_a_place_is_handed_on():
+    bulkhead, first, second, third = Bulkhead(BulkheadConfig(calls=1, queue=5)), new_call(), new_call(), new_call()
+    entered(bulkhead, first)
+    assert not bulkhead.enter(second, ThreadWaiter)
+    bulkhead.inside.discard(first)  # it is just leaving
+    assert not bulkhead.enter(third, ThreadWaiter)
+    bulkhead.leave(first)
+    assert (bulkhead.inside, bulkhead.waiting) == ({second}, 1)
+
+
+def test_another_limit_holds_at_once_for_those_in_line_too(until):
     bulkhead = Bulkhead(BulkheadConfig(calls=1, queue=5))
     calls = [new_call() for _ in range(4)]
     entered(bulkhead, calls[0])
@@ -340,8 +355,9 @@ WAITING = """
 class Around:
     """A host with a plugin that takes one call at a time, whatever its concurrency."""
 
-    def __init__(self, host, isolation, place):
+    def __init__(self, host, isolation, place, until):
         self.host, self.isolation, self.place = host, isolation, place
+        self.until = until
         host.load("waiting", isolation=isolation)
         self.record = host._loader.record("waiting")
 
@@ -353,23 +369,23 @@ class Around:
         """Submit a call and return when the plugin has begun with it; it ends when the file is there that is returned, too."""
         begun, go = (self.place / f"{word}-{time.monotonic_ns()}" for word in ("begun", "go"))
         future = self.host.submit("waiting", [str(begun), str(go)])
-        until(begun.exists)
+        self.until(begun.exists)
         return future, go
 
     def line_up(self, count=1, **options):
         before = self.in_line
         calls = [self.host.submit("waiting", ["", ""], **options) for _ in range(count)]
-        until(lambda: self.in_line == before + count)
+        self.until(lambda: self.in_line == before + count)
         return calls
 
 
 @pytest.fixture
-def around(install, new_host, isolation, tmp_path):
+def around(install, new_host, isolation, tmp_path, until):
     def make(source=WAITING, *, calls=1, queue=10, queue_timeout=None, **table):
         install("waiting", source)
         bulkhead = {"calls": calls, "queue": queue, **({} if queue_timeout is None else {"queue_timeout": queue_timeout})}
         config = {"plugins": {"waiting": {"concurrency": 4, "bulkhead": bulkhead, **table}}}
-        return Around(new_host(config=config), isolation, tmp_path)
+        return Around(new_host(config=config), isolation, tmp_path, until)
 
     return make
 
@@ -402,7 +418,7 @@ def test_a_call_in_line_is_busy_after_the_queue_timeout_or_at_its_own_deadline(a
     assert running.result(10) == "done"
 
 
-def test_a_future_that_is_cancelled_in_line_leaves_it_and_its_call_never_begins(around):
+def test_a_future_that_is_cancelled_in_line_leaves_it_and_its_call_never_begins(around, until):
     there = around(queue=1)
     running, go = there.begin()
     begun = there.place / "begun-all-the-same"
@@ -439,7 +455,7 @@ def test_a_task_that_is_cancelled_in_line_leaves_it(around):
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread alone")
-def test_a_ctrl_c_in_line_leaves_it(around):
+def test_a_ctrl_c_in_line_leaves_it(around, until):
     there = around()
     running, go = there.begin()
 
@@ -500,7 +516,7 @@ HOOKED = """
 """
 
 
-def test_hooks_are_bounded_too(install, new_host, isolation, tmp_path):
+def test_hooks_are_bounded_too(install, new_host, isolation, tmp_path, until):
     install("waiting", HOOKED)
     host = new_host(hookspecs=[Specs], config={"plugins": {"waiting": {"concurrency": 4, "bulkhead": {"calls": 1}}}})
     host.load("waiting", isolation=isolation)
@@ -536,7 +552,7 @@ def test_calls_in_line_are_sent_away_at_once_when_their_plugin_takes_no_more(aro
     thread.join(20)
 
 
-def test_calls_in_line_go_to_the_new_place_after_a_reload_in_their_order(around):
+def test_calls_in_line_go_to_the_new_place_after_a_reload_in_their_order(around, until):
     there = around(rate={"per_second": 0.001, "burst": 100})
     running, go = there.begin()
     waiting = there.line_up(3)
@@ -568,9 +584,9 @@ def test_another_limit_holds_under_traffic(around):
     assert running.result(10) == "done"
 
 
-def test_a_bulkhead_that_is_configured_later_counts_what_comes_from_then_on(around, install, new_host, tmp_path, isolation):
+def test_a_bulkhead_that_is_configured_later_counts_what_comes_from_then_on(around, install, new_host, tmp_path, isolation, until):
     install("waiting", WAITING)
-    there = Around(new_host(config={"plugins": {"waiting": {"concurrency": 4}}}), isolation, tmp_path)
+    there = Around(new_host(config={"plugins": {"waiting": {"concurrency": 4}}}), isolation, tmp_path, until)
     before, go_before = there.begin()
     there.record.configure(HostConfig.model_validate({"plugins": {"waiting": {"bulkhead": {"calls": 1}}}}).plugin("waiting"))
     running, go = there.begin()

@@ -367,7 +367,7 @@ def test_a_sync_caller_interrupted_by_ctrl_c_leaves_a_channel_that_can_be_used(f
 
 
 def test_refused_and_late_calls_hold_no_memory(faulty_worker):
-    bad = faulty_worker()
+    bad = faulty_worker(breaker=False)
     bad.call("fine")
     tracemalloc.start()
     try:
