@@ -46,7 +46,7 @@ def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case
             expected = ""
         elif word == ",":
             if tables[-1] is None:
-                here = (*here[:-1], int(here[-1]) + 1)
+                here = _next_item(here)
                 expected = "value"
             else:
                 expected = "key"
@@ -67,6 +67,10 @@ def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case
             elif word == "[":
                 tables.append(None)
                 here = (*here, 0)
+
+
+def _next_item(here: Keys) -> Keys:
+    return (*here[:-1], int(here[-1]) + 1)
 
 
 def _closed(tables: list[Keys | None], here: Keys) -> Keys:
