@@ -29,7 +29,8 @@ def place(file: object, line: int | None) -> str:
     return str(file) if line is None else f"{file}:{line}"
 
 
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:\n]|[^\s"\[\]{},:]+')
+# Not compiled here, which would cost a listing a millisecond.
+_JSON_MARK = r'"(?:[^"\\]|\\.)*"|[\[\]{},:\n]|[^\s"\[\]{},:]+'
 
 
 def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case a mark
@@ -37,7 +38,7 @@ def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case
     tables: list[Keys | None] = []  # around this place; None for a list
     here: Keys = ()
     expected, line = "value", 1
-    for match in _JSON_TOKEN.finditer(text):
+    for match in re.finditer(_JSON_MARK, text):
         word = match[0]
         if word == "\n":
             line += 1
@@ -46,7 +47,7 @@ def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case
             expected = ""
         elif word == ",":
             if tables[-1] is None:
-                here = (*here[:-1], int(here[-1]) + 1)
+                here = _next_item(here)
                 expected = "value"
             else:
                 expected = "key"
@@ -69,18 +70,19 @@ def json_keys(text: str) -> Iterator[tuple[Keys, int]]:  # noqa: C901 - one case
                 here = (*here, 0)
 
 
+def _next_item(here: Keys) -> Keys:
+    return (*here[:-1], int(here[-1]) + 1)
+
+
 def _closed(tables: list[Keys | None], here: Keys) -> Keys:
     table = tables.pop()
     return here[:-1] if table is None else table
 
 
-_TOML_TOKEN = re.compile(
-    r'''(?P<gap>[ \t\r]+|\#[^\n]*)
+_TOML_MARK = r'''(?P<gap>[ \t\r]+|\#[^\n]*)
     |(?P<text>"""(?:[^\\]|\\.)*?"""(?!")|\'\'\'.*?\'\'\'(?!\')|"(?:[^"\\]|\\.)*"|'[^']*')
     |(?P<mark>[\[\]{}.=,\n])
-    |(?P<bare>[^\s"'\[\]{}.=,\#]+)''',
-    re.VERBOSE | re.DOTALL,
-)
+    |(?P<bare>[^\s"'\[\]{}.=,\#]+)'''
 
 
 def _toml_keys(text: str) -> Iterator[tuple[Keys, int]]:
@@ -112,7 +114,7 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each header and each key with its value, as tokens, with the line on which it begins."""
     line, begun, depth = 1, 1, 0
     statement: list[str] = []
-    for match in _TOML_TOKEN.finditer(text):
+    for match in re.finditer(_TOML_MARK, text, re.VERBOSE | re.DOTALL):
         word = match[0]
         if word == "\n" and depth == 0:
             if statement:

@@ -80,14 +80,14 @@ class Origins:
     def _leaves(self, value: Any, keys: Keys, tables: Sequence[Keys]) -> Iterator[Value]:
         """Yield the values in ``value``, each with the first of ``tables`` that has a word for it."""
         inside = {key: getattr(value, key) for key in type(value).model_fields} if isinstance(value, Model) else value
-        in_own = keys[0] == "plugins" and len(keys) > 2 and keys[2] == "config"
+        in_own = keys[:1] == ("plugins",) and keys[2:3] == ("config",)
         if isinstance(inside, Mapping) and (isinstance(value, Model) or (in_own and inside)):
             for key, part in inside.items():
                 yield from self._leaves(part, (*keys, key), [(*table, key) for table in tables])
             return
         given = next((found for table in tables if (found := self._given.origin(table)) is not None), None)
         at, origin = (keys, Origin("default")) if given is None else given
-        if origin.kind != "default" and at[0] != keys[0]:
+        if origin.kind != "default" and at[:1] != keys[:1]:
             origin = Origin(origin.kind, origin.file, origin.line, origin.variable, table=str(at[0]))
         yield Value(keys, _plain(value), origin, self._given.reference(at) if origin.kind == "file" else None, own=in_own)
 

@@ -164,12 +164,12 @@ def _repeated(text: str, key: str) -> int | None:
 
 
 # Where tomllib and json end their messages with the place, because not every version has it apart.
-_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$|: line (\d+) column (\d+) \(char \d+\)$")
+_PLACE = r" \(at (?:line (\d+), column (\d+)|end of document)\)$|: line (\d+) column (\d+) \(char \d+\)$"
 
 
 def _syntax(error: Exception, text: str) -> Unreadable:
     words = " ".join(str(error).split())
-    match = _PLACE.search(words)
+    match = re.search(_PLACE, words)
     if match is None:
         return Unreadable(words)
     line, column = match[1] or match[3], match[2] or match[4]

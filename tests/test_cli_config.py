@@ -62,6 +62,8 @@ def test_every_value_is_shown_with_its_origin(cli, configured, monkeypatch):
     assert told("workers") == (3, "HOSTKIT_DEFAULTS__WORKERS [defaults]")
     assert told("enabled") == (True, "default")
     assert not [key for key in found if not key.startswith("plugins.My_Plugin.")]
+    assert rows(cli("config", "show", "My_Plugin", "--json")) == found
+    assert cli("config", "show", "My_Plugin").stderr == ""
 
 
 def test_people_get_a_line_for_each_value_and_the_origin_when_they_ask(cli, configured):

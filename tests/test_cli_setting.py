@@ -186,6 +186,9 @@ def test_what_makes_it_ineffective_is_a_warning(cli, place, install_demo, monkey
     cli("disable", "other")
     warnings = json.loads(cli("isolate", "other", "auto", "--json").stdout)["warnings"]
     assert warnings == ["other is disabled"]
+    (place / "c.toml").write_text("[discovery]\nallowed_isolation = ['none']\n")
+    kept_out = cli("isolate", "other", "process", "--config", "c.toml").stderr
+    assert "warning: other is kept out: it would run with isolation 'process'" in kept_out
 
 
 def test_variables_that_are_not_set_here_are_no_obstacle(cli, place, monkeypatch):

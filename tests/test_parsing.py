@@ -138,7 +138,7 @@ def test_what_is_no_plain_data_is_refused_with_a_reason(suffix, text, reason):
         (".toml", "a = 1\n\na = 2\n", 3),
         (".toml", "\n[t]\nd = 2001-01-01", 3),
         (".toml", "\na" + ".a" * 40 + " = 1", 2),
-        (".json", '{"a": 1,\n}', 2),
+        (".json", '{"a": 1,\nb}', 2),
         (".json", '{"a": {"q": 1},\n"b": {"q": 2,\n"q": 3}}', 3),
         (".json", '{"a": [1,\n1e999]}', 2),
         (".json", "[\n]", None),

@@ -68,8 +68,9 @@ def _values(session: Session, reading: Reading, name: str | None) -> Iterator[Va
 
 
 def _known(name: str, specs: Mapping[str, PluginSpec], tables: Mapping[str, object], group: str) -> str:
-    if name in specs:
-        return name
+    for installed in specs:
+        if normalized(installed) == normalized(name):
+            return installed
     for table in tables:
         if normalized(table) == normalized(name):
             tell(f"hostkit: no plugin {table!r} is installed for {group}; this is what the configuration has for it")

@@ -73,12 +73,13 @@ def _keeps(before: str, after: str) -> bool:
 def _toml(text: str, keys: Sequence[str], value: Word) -> str | None:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
+    from tomlkit.items import InlineTable
 
     try:
         document = tomlkit.parse(text)
         table: Any = document
         for depth, key in enumerate(keys[:-1]):
-            if key not in table and isinstance(table, tomlkit.items.InlineTable):
+            if key not in table and isinstance(table, InlineTable):
                 table[key] = tomlkit.inline_table() | _nested(keys[depth + 1 :], value)
                 return tomlkit.dumps(document)
             if key not in table:

@@ -13,7 +13,7 @@ from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
 from .._lines import place
 from .._names import normalized
-from .._offered import Glance, Offered, not_found
+from .._offered import Glance, Offered, glance_of, not_found
 from .._origins import overriding
 from .._parsing import Document, Unreadable, parse
 from .._spec import PluginSpec
@@ -118,6 +118,8 @@ def _warnings(spec: PluginSpec, change: _Change) -> list[str]:
     disabled = change.reading.document["plugins"][change.keys[1]].get("enabled") is False
     if disabled and change.key != "enabled":
         found.append(f"{spec.name} is disabled")
+    if config is not None and (reason := glance_of(config).why_not(spec)):
+        found.append(f"{spec.name} is kept out: {reason}")
     if spec.error is not None:
         found.append(f"{spec.name} is broken: {spec.error}")
     unloadable = "with this environment the configuration can't be loaded"
