@@ -178,7 +178,7 @@ class FakePlugin:
         self.answer, self.asked, self.events, self.acted = answer, [], [], []
         self.isolation = isolation
         self._monitor = monitor
-        actions = dict.fromkeys(("open-breaker", "restart", "isolate"), self._act)
+        actions = dict.fromkeys(("open-breaker", "restart", "isolate"), self.act)
         aside = lambda name, step: monitor.run(step)  # noqa: E731
         self.means = Means(monitor, self.events.append, actions, aside=aside, clock=monitor.clock, jitter=jitter)
         self.open()
@@ -198,7 +198,7 @@ class FakePlugin:
             future.set_result(HealthStatus(self.answer, "as told"))
         return future
 
-    def _act(self, record, why):
+    def act(self, record, why):
         self.acted.append((self._monitor.clock.now, why))
         if self.config.health.action != "open-breaker":
             self.open()
@@ -304,6 +304,15 @@ def test_an_action_that_does_not_help_comes_again_only_after_as_many_bad_answers
     assert all(30.0 <= pause <= 45.0 for pause in pauses)
 
 
+def test_an_action_that_does_not_help_waits_for_as_many_answers_where_these_take_longer_than_the_interval():
+    monitor = FakeMonitor()
+    plugin = FakePlugin(monitor, None, interval=1.0, timeout=4.0, failures=3, action="open-breaker")
+    monitor.advance(200.0)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(at for at, _ in plugin.acted)]
+    assert len(pauses) > 10
+    assert min(pauses) >= 3 * 4.0
+
+
 def test_a_plugin_that_is_restarted_is_as_unknown_as_a_new_one():
     monitor = FakeMonitor()
     plugin = FakePlugin(monitor, UNHEALTHY, interval=10.0, failures=3, action="restart")
@@ -343,6 +352,13 @@ def test_nothing_is_asked_while_an_action_goes_on():
     object.__setattr__(plugin.means, "aside", lambda name, step: steps.append(step))
     monitor.advance(1000.0)
     assert (len(plugin.asked), len(steps)) == (1, 1)
+
+    def take_long(record, why):
+        plugin.act(record, why)
+        monitor.advance(1000.0)
+        assert len(plugin.asked) == 1
+
+    plugin.means.actions["restart"] = take_long
     steps.pop()()
     monitor.advance(10.0)
     assert (len(plugin.acted), len(plugin.asked)) == (1, 2)
