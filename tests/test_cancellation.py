@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-from hostkit._backends._plugin_loop import PluginLoop
 
 from hostkit import CallError
+from hostkit._worker._plugin_loop import PluginLoop
 
 PLUGIN = """
     import os, time
