@@ -58,7 +58,7 @@ COMMENTED = {
     "hostkit.toml": """\
 # Ours. Don't touch.
 [defaults]   # for all
-timeout = "${T:-7s}"
+timeout = "${CALCULATOR_TIMEOUT:-7s}"
 
 # adds
 [plugins.calculator] # by us
@@ -98,7 +98,8 @@ def test_comments_and_layout_stay(cli, place, name):
     path = place / name
     path.write_text(COMMENTED[name])
     options = ["--config", name] if name == "c.yaml" else []
-    assert cli("isolate", "calculator", "process", *options).exit_code == 0
+    result = cli("isolate", "calculator", "process", *options)
+    assert result.exit_code == 0, result.stderr
     word = {"c.yaml": "process"}.get(name, '"process"')
     expected = [
         line.replace("none ", f"{word} ", 1).replace("'none'", word) if "for speed" in line else line
