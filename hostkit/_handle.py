@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from ._contract import HealthStatus, PluginInfo
 from ._lifetimes import end_at_exit
+from ._options import NAMES
 from ._record import Record
 from ._shape import Shape
 from ._submitter import CallFuture, Submitter
@@ -103,11 +104,10 @@ class PluginHandle(Generic[Req, Resp]):
         return self._host.info_of(self._record)
 
     def _context(self, options: dict[str, Any]) -> Any:
-        known = ("timeout", "headers", "metadata", "request_id", "max_retries")
-        unknown = options.keys() - set(known)
+        unknown = options.keys() - set(NAMES)
         if unknown:
-            raise TypeError(f"unexpected argument {min(unknown)!r}; expected some of {', '.join(known)}")
-        return self._record.context(*(options.get(name) for name in known))
+            raise TypeError(f"unexpected argument {min(unknown)!r}; expected some of {', '.join(NAMES)}")
+        return self._record.context(*(options.get(name) for name in NAMES))
 
     def __repr__(self) -> str:
         return f"PluginHandle({self.name!r})"

@@ -21,8 +21,9 @@ from ._contract import ExecutionContext, HealthStatus, Status
 from ._deadline import Deadline
 from ._errors import CallError, CallTimeout, ConfigError, HostkitError, PluginClosed
 from ._events import Event, HealthChanged
+from ._lane import Lane
 from ._log import tell
-from ._record import Lane, Record
+from ._record import Record
 
 if TYPE_CHECKING:
     from ._backends import Backend

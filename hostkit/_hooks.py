@@ -27,7 +27,8 @@ from ._lifetimes import FORKED
 from ._log import tell
 
 if TYPE_CHECKING:
-    from ._record import Lane, Record
+    from ._lane import Lane
+    from ._record import Record
 
 hookspec = pluggy.HookspecMarker("hostkit")
 

@@ -23,12 +23,13 @@ from ._events import Event
 from ._handle import PluginHandle, _Around
 from ._health import Asked, as_status
 from ._hooks import Hooks
+from ._lane import Lane
 from ._lifetimes import unwatch, watch
 from ._loader import DRAIN, Loader
 from ._names import checked_name
 from ._opener import where_it_runs
 from ._reconfiguration import Reconfiguration
-from ._record import Lane, Record
+from ._record import Record
 from ._shape import UNTYPED, Shape
 from ._spec import PluginSpec
 from ._submitter import Submitter

@@ -26,12 +26,13 @@ from ._events import BreakerChanged, Event, Events, IsolationChanged
 from ._health import Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
+from ._lane import Lane
 from ._log import tell
 from ._monitor import Monitor
 from ._offered import Offered, Offers, not_found
 from ._opener import Opener
 from ._order import Earlier, dependents
-from ._record import Lane, Record
+from ._record import Record
 
 if TYPE_CHECKING:
     pass

@@ -22,11 +22,12 @@ from ._events import Events, IsolationChanged, PluginLoaded, PluginUnloaded
 from ._health import Asked
 from ._here import Unfit, start_here
 from ._hooks import Hooks
+from ._lane import Lane
 from ._lifetimes import FORKED
 from ._log import tell
 from ._monitor import Monitor
 from ._offered import Offered, kept_out, not_found
-from ._record import Lane, Record
+from ._record import Record
 
 if TYPE_CHECKING:
     from ._template import Template

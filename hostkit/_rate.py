@@ -13,6 +13,7 @@ class Rate:
     """Admits ``per_second`` calls on average and ``burst`` at once. Thread-safe."""
 
     def __init__(self, config: RateConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
         self._per_second = config.per_second
         self._burst = float(config.burst)
         # Whoever waits as long as he was told must get his turn, though sums and clocks round: a nanosecond's worth less is one.

@@ -1,12 +1,9 @@
 """Everything that belongs to one plugin of a host, and the walk of one call through it.
 
-call ─► context ─► lane (loaded on first use) ─► gate ─► rate ─► bulkhead ─► breaker ─► backend.call ─► answer
-                     ▲                                                          │
-                     └── a repeat, where it is safe, until the deadline ◄── CallError
-
-The gate comes first, so that a plugin that is drained takes no turn of a rate; who waits in the bulkhead's line has left it, so
-that a reload waits for nobody there and a call goes to the lane that is there when its turn comes. The breaker comes last, so that
-a refusal by another policy says nothing of the plugin. Each repeat begins at the gate.
+call ─► context ─► lane (loaded on first use) ─► policies ─► backend.call ─► answer
+                     ▲                                           │
+                     └──── a repeat, where it is safe, ◄──── CallError
+                           until the deadline
 """
 
 from __future__ import annotations
@@ -17,55 +14,28 @@ import math
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._backends import Backend
-from ._breaker import Breaker, State
-from ._bulkhead import Bulkhead
+from ._breaker import State
 from ._config import HealthConfig, PluginConfig
 from ._contract import Caller, ExecutionContext
 from ._deadline import Deadline
-from ._decided import Decided
-from ._errors import CallError, CallTimeout, Draining, InvalidRequest, PluginClosed, RateLimited, Rejected
+from ._errors import CallError, Draining, PluginClosed, Rejected
 from ._events import BreakerChanged, Events
-from ._gate import Gate, GateShut
-from ._idle import LoopWaiter, ThreadWaiter, Waiter
+from ._gate import GateShut
+from ._idle import LoopWaiter, ThreadWaiter
+from ._lane import Lane
 from ._log import tell
 from ._manifest import Manifest
-from ._raised import invalid_request
-from ._rate import Rate
+from ._options import check, wrong
+from ._policies import Attempt, InLine, Policies
 from ._retry import may_repeat, pause
 from ._shape import Shape
 from ._spec import PluginSpec
-from ._worker._data import DataError, found
-from ._worker._json import dump_json
-from ._worker._loaded import HOOKS_ONLY
 
 if TYPE_CHECKING:
     from ._health import Checks
     from ._hookspecs import Crossing
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """One backend with the gate before it; a reload makes a new one."""
-
-    backend: Backend
-    decided: Decided
-    gate: Gate = field(default_factory=Gate)
-    streams: bool = field(init=False)
-    hooks_only: bool = field(init=False)
-    special: bool = field(init=False)  # one of the two: there is no plain answer
-    call: Callable[[ExecutionContext, object, Shape], Any] = field(init=False)
-    ending: threading.Lock = field(default_factory=threading.Lock, init=False)  # taken for good by whoever closes the backend
-    ended: threading.Event = field(default_factory=threading.Event, init=False)
-
-    def __post_init__(self) -> None:
-        self.streams = "generator" in self.backend.kind
-        self.hooks_only = self.backend.kind == HOOKS_ONLY
-        self.special = self.streams or self.hooks_only
-        self.call = self.backend.call
 
 
 class Record:
@@ -91,34 +61,24 @@ class Record:
         self.wished: str | None = None
         self.moved = ""  # why it may not be in this process any more, whatever was wished
         self.closed = False
-        self.breaker = Breaker(config.breaker, on_change=self._breaker_changed)
+        self._policies = Policies(config, on_change=self._breaker_changed)
+        self.breaker = self._policies.breaker
         self._events = events
         self._load = load
         self._numbers = numbers
         self._halted = threading.Event()
         self._pausing: set[LoopWaiter[None]] = set()  # tasks between two attempts
-        self._configuring = threading.Lock()  # guards the replacement of what follows
-        self._rate: Rate | None = None
-        self._bulkhead: Bulkhead | None = None  # once there is one it stays, because calls are in it
         self._configure(config)
 
     def configure(self, config: PluginConfig) -> None:
         """Go by another configuration from now on, under traffic. A policy whose own table is the same keeps what it has counted, and
         calls in flight keep the time that they were given. What a backend is opened with needs a reload."""
-        with self._configuring:
-            self._configure(config, self.config)
-        self.breaker.configure(config.breaker)
+        self._configure(config)
+        self._policies.configure(config)
 
-    def _configure(self, config: PluginConfig, before: PluginConfig | None = None) -> None:
-        if before is None or config.rate != before.rate:
-            self._rate = None if config.rate is None else Rate(config.rate)
-        if self._bulkhead is not None:
-            self._bulkhead.configure(config.bulkhead)
-        elif config.bulkhead is not None:
-            self._bulkhead = Bulkhead(config.bulkhead)
+    def _configure(self, config: PluginConfig) -> None:
         self.config = config
         # Read with each call: plain values, not a model's fields.
-        self._bounded = self._rate is not None or self._bulkhead is not None
         self._timeout = None if config.timeout == math.inf else config.timeout
         self._retries = config.retry.attempts - 1
 
@@ -160,9 +120,9 @@ class Record:
         if timeout is None:
             timeout = self.config.timeout
         elif not (isinstance(timeout, (int, float)) and timeout >= 0.0):
-            raise self._wrong("timeout", "seconds, 0 or more", timeout)
+            raise wrong(self.name, "timeout", "seconds, 0 or more", timeout)
         if headers or metadata or request_id is not None or max_retries is not None:
-            self._check_extras(headers, metadata, request_id, max_retries)
+            check(self.name, headers, metadata, request_id, max_retries)
         return ExecutionContext(
             next(self._numbers) if request_id is None else request_id,
             None if timeout == math.inf else timeout,
@@ -177,21 +137,22 @@ class Record:
     ) -> Any:  # Any: as the shape says
         """Answer one call."""
         reached: CallError | None = None
+        policies = self._policies
         try:
             while True:
                 lane = self.lane
                 if lane is None:
                     lane = self._load(self)
                 try:
-                    # As _Attempt does it, written out.
-                    gate, breaker = lane.gate, self.breaker
+                    # As Attempt does it, written out.
+                    gate, breaker = lane.gate, policies.breaker
                     permit = breaker.permit
                     try:
                         gate.enter(context)
                         if gate.is_shut:
                             raise GateShut
-                        if self._bounded or lane.special or context._timeout == 0:
-                            self._admit(lane, context, ThreadWaiter)
+                        if policies.bounded or lane.special or context._timeout == 0.0:  # a float, which is compared sooner
+                            policies.admit(lane, context, ThreadWaiter)
                         if permit is None:
                             permit = breaker.admit(context)
                         context._backend = lane.backend
@@ -214,8 +175,8 @@ class Record:
                         raise _told(error, reached) from None
                     reached = _latest(error, reached)
         finally:
-            if self._bulkhead is not None:
-                self._bulkhead.leave(context)
+            if policies.bulkhead is not None:
+                policies.bulkhead.leave(context)
 
     def cancel(self, context: ExecutionContext) -> None:
         """Tell a call that nobody waits for its answer any more: one that has not begun never does, one that runs is told."""
@@ -233,7 +194,7 @@ class Record:
                     lane = await asyncio.to_thread(self._load, self)
                 try:
                     try:
-                        with _Attempt(self, lane, context, LoopWaiter):
+                        with Attempt(self._policies, lane, context, LoopWaiter):
                             return await lane.backend.acall(context, request, shape)
                     except InLine as line:
                         await line.bulkhead.await_turn(context, self._is_shut)
@@ -244,8 +205,7 @@ class Record:
                         raise _told(error, reached) from None
                     reached = _latest(error, reached)
         finally:
-            if self._bulkhead is not None:
-                self._bulkhead.leave(context)
+            self._policies.leave(context)
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item. Never repeated: the caller has seen some of it."""
@@ -253,7 +213,7 @@ class Record:
             while True:
                 lane = self.lane or self._load(self)
                 try:
-                    with _Attempt(self, lane, context, ThreadWaiter, streaming=True):
+                    with Attempt(self._policies, lane, context, ThreadWaiter, streaming=True):
                         yield from lane.backend.stream(context, request, shape)
                         return
                 except InLine as line:
@@ -264,8 +224,7 @@ class Record:
             self._tell(error)
             raise
         finally:
-            if self._bulkhead is not None:
-                self._bulkhead.leave(context)
+            self._policies.leave(context)
 
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
         """Answer one call item by item, without blocking the running event loop."""
@@ -275,7 +234,7 @@ class Record:
                 if lane is None:
                     lane = await asyncio.to_thread(self._load, self)
                 try:
-                    with _Attempt(self, lane, context, LoopWaiter, streaming=True):
+                    with Attempt(self._policies, lane, context, LoopWaiter, streaming=True):
                         async with aclosing(lane.backend.astream(context, request, shape)) as items:
                             async for item in items:
                                 yield item
@@ -288,8 +247,7 @@ class Record:
             self._tell(error)
             raise
         finally:
-            if self._bulkhead is not None:
-                self._bulkhead.leave(context)
+            self._policies.leave(context)
 
     def call_hook(self, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         """Call one hook implementation. Never repeated. None where the plugin has none of that name now."""
@@ -300,15 +258,14 @@ class Record:
                 if lane is None or name not in lane.backend.hooks:
                     return None
                 try:
-                    with _Attempt(self, lane, context, ThreadWaiter, hook=True):
+                    with Attempt(self._policies, lane, context, ThreadWaiter, hook=True):
                         return lane.backend.call_hook(context, name, arguments, crossing)
                 except InLine as line:
                     line.bulkhead.wait(context, self._is_shut)
                 except GateShut:
                     self._raise_if_shut(lane, context)
         finally:
-            if self._bulkhead is not None:
-                self._bulkhead.leave(context)
+            self._policies.leave(context)
 
     def enter_for_hook(self, context: ExecutionContext, name: str) -> Lane | None:
         """Enter the gate of the lane that has this hook wrapper, and return it. None where the plugin was just unloaded, or reloaded
@@ -326,8 +283,8 @@ class Record:
     def shut(self, lane: Lane) -> None:
         """Let a lane take no more calls; who waits in line is sent away, unless a reload has put another lane in this one's place."""
         lane.gate.shut()
-        if self._bulkhead is not None and self.lane in (lane, None):
-            self._bulkhead.turn_away()
+        if self.lane in (lane, None):
+            self._policies.turn_away()
 
     def halt(self) -> None:
         """Let nobody wait for a repeat any more."""
@@ -341,52 +298,6 @@ class Record:
 
     def _breaker_changed(self, before: State, after: State, why: str) -> None:
         self._events.emit(BreakerChanged(self.name, before.value, after.value, why))
-
-    def _admit(
-        self,
-        lane: Lane,
-        context: ExecutionContext,
-        waiter: Callable[[], Waiter[None]],
-        *,
-        streaming: bool = False,
-        hook: bool = False,
-    ) -> None:
-        """Refuse what can't be called; take a turn of the rate, and a place of the bulkhead. Raises ``InLine``."""
-        if (lane.special or context._timeout == 0) and not hook:
-            self._check(lane, context, streaming=streaming)
-        bulkhead = self._bulkhead
-        if bulkhead is not None and context in bulkhead.inside:
-            return  # it was in line
-        rate = self._rate
-        if rate is not None and not hook:
-            wait = rate.take()
-            if wait:
-                raise self._rate_limited(wait, context)
-        if bulkhead is not None and not bulkhead.enter(context, waiter):
-            context._backend = bulkhead  # for whoever cancels the call
-            raise InLine(bulkhead)
-
-    def _check(self, lane: Lane, context: ExecutionContext, *, streaming: bool) -> None:
-        if lane.hooks_only:
-            text = f"plugin {self.name!r} has no execute: it implements hooks only; call them by host.hook"
-            raise InvalidRequest(text, plugin=self.name, request_id=context.request_id)
-        if lane.streams and not streaming:
-            text = f"plugin {self.name!r} streams its answer: call stream() or astream() instead"
-            raise InvalidRequest(text, plugin=self.name, request_id=context.request_id)
-        if context._timeout == 0:
-            text = f"plugin {self.name!r} was not called: the timeout of 0 s had passed"
-            raise CallTimeout(text, plugin=self.name, request_id=context.request_id, phase="queue")
-
-    def _rate_limited(self, wait: float, context: ExecutionContext) -> CallError:
-        rate = self.config.rate
-        takes = "too" if rate is None else f"{rate.per_second:g} calls a second (burst {rate.burst})"
-        return RateLimited(
-            f"plugin {self.name!r} takes {takes}; try again in {wait:.3f} s",
-            retry_after=wait,
-            plugin=self.name,
-            request_id=context.request_id,
-            phase="queue",
-        )
 
     def _raise_if_shut(self, lane: Lane, context: ExecutionContext, reached: CallError | None = None) -> None:
         """Raise unless a reload has put another lane in this one's place."""
@@ -407,8 +318,7 @@ class Record:
         if not may or context._cancelled or (left is not None and left <= wait):
             self._tell(error)
             raise _told(error, reached)
-        if self._bulkhead is not None:
-            self._bulkhead.leave(context)
+        self._policies.leave(context)
         context._attempt += 1
         return wait
 
@@ -426,76 +336,6 @@ class Record:
     def _tell(self, error: CallError) -> None:
         level = "DEBUG" if isinstance(error, Rejected) else "WARNING"
         tell(level, f"{type(error).__name__}: {error}", plugin=self.name, request_id=error.request_id, phase=error.phase)
-
-    def _check_extras(
-        self,
-        headers: Mapping[str, str] | None,
-        metadata: Mapping[str, Any] | None,
-        request_id: str | None,
-        max_retries: int | None,
-    ) -> None:
-        if request_id is not None and not (isinstance(request_id, str) and 0 < len(request_id) <= 200 and request_id.isprintable()):
-            raise self._wrong("request_id", "1 to 200 printable characters", request_id)
-        if max_retries is not None and not (isinstance(max_retries, int) and 0 <= max_retries <= 100):
-            raise self._wrong("max_retries", "a number from 0 to 100", max_retries)
-        if headers and not all(isinstance(part, str) for pair in headers.items() for part in pair):
-            raise self._wrong("headers", "text to text", dict(headers))
-        try:
-            dump_json({"headers": dict(headers or {}), "metadata": dict(metadata or {})})
-        except DataError as error:
-            raise invalid_request(error.rows, plugin=self.name, request_id="") from None
-
-    def _wrong(self, path: str, expected: str, value: object) -> CallError:
-        return invalid_request([{"path": path, "expected": expected, "found": found(value)}], plugin=self.name, request_id="")
-
-
-class InLine(Exception):
-    """A call waits for a place in the bulkhead."""
-
-    def __init__(self, bulkhead: Bulkhead) -> None:
-        super().__init__()
-        self.bulkhead = bulkhead
-
-
-class _Attempt:
-    """One attempt of a call, around what the backend does: gate, rate, bulkhead, breaker. However it ends, the gate is left and the
-    breaker knows; the bulkhead's place is the walk's. Raises ``GateShut``, ``InLine`` and what a policy refuses with."""
-
-    __slots__ = ("_breaker", "_context", "_how", "_lane", "_permit", "_record", "_waiter")
-
-    def __init__(
-        self, record: Record, lane: Lane, context: ExecutionContext, waiter: Callable[[], Waiter[None]], **how: bool
-    ) -> None:
-        self._record = record
-        self._lane = lane
-        self._context = context
-        self._waiter = waiter
-        self._how = how
-        self._breaker = record.breaker
-        self._permit = self._breaker.permit
-
-    def __enter__(self) -> None:
-        record, lane, context = self._record, self._lane, self._context
-        try:
-            lane.gate.enter(context)
-            if lane.gate.is_shut:
-                raise GateShut
-            if record._bounded or lane.special or context._timeout == 0:
-                record._admit(lane, context, self._waiter, **self._how)
-            if self._permit is None:
-                self._permit = self._breaker.admit(context)
-        except BaseException as error:
-            self.__exit__(None, error)
-            raise
-
-    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        try:
-            if error is not None:
-                self._breaker.ended(self._context, self._permit, error)
-            elif self._breaker.uneasy:
-                self._breaker.succeeded(self._context, self._permit)
-        finally:
-            self._lane.gate.leave(self._context)
 
 
 def _latest(error: CallError, reached: CallError | None) -> CallError | None:

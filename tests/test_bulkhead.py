@@ -363,7 +363,7 @@ class Around:
 
     @property
     def in_line(self):
-        return self.record._bulkhead.waiting
+        return self.record._policies.bulkhead.waiting
 
     def begin(self):
         """Submit a call and return when the plugin has begun with it; it ends when the file is there that is returned, too."""
@@ -565,7 +565,8 @@ def test_calls_in_line_go_to_the_new_place_after_a_reload_in_their_order(around,
     assert [call.result(10) for call in waiting] == ["done"] * 3
     assert running.result(10) == "done"
     reload.join(10)
-    assert there.record._rate._tokens == pytest.approx(96, abs=0.5)  # a turn of the rate for each call, not one for each look
+    # A turn of the rate for each call, not one for each look.
+    assert there.record._policies.rate._tokens == pytest.approx(96, abs=0.5)
 
 
 def test_another_limit_holds_under_traffic(around):
