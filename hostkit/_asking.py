@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,9 +38,12 @@ class Asking:
         self._standby: queue.SimpleQueue[_Asked | None] | None = None
 
     def stand_by(self) -> None:
-        """Keep a thread for a question that comes when no more threads can be had, until ``end``."""
-        self._standby = queue.SimpleQueue()
-        threading.Thread(target=self._wait, args=(self._standby,), name=f"hostkit-standby-{self._plugin}", daemon=True).start()
+        """Keep a thread for a question that comes when no more threads can be had, until ``end``; where there is none now, do without."""
+        questions: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._wait, args=(questions,), name=f"hostkit-standby-{self._plugin}", daemon=True)
+        with suppress(RuntimeError):  # no more threads
+            thread.start()
+            self._standby = questions
 
     def end(self) -> None:
         """Let the standby go. Idempotent."""

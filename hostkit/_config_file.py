@@ -64,7 +64,7 @@ class ConfigFile:
         path = self._named("watch")
         from ._watching import Watch  # watchfiles, an extra
 
-        me = weakref.ref(self)  # a host that is forgotten is not kept alive by the thread
+        me: weakref.ref[ConfigFile] = weakref.ref(self)  # a host that is forgotten is not kept alive by the thread
         with self._lock:
             if self._watch is not None or self._stopped:
                 return

@@ -10,7 +10,6 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ._ahead import Ahead
 from ._config import HostConfig
@@ -33,9 +32,6 @@ from ._offered import Offered, Offers, not_found
 from ._opener import Opener
 from ._order import Earlier, dependents
 from ._record import Record
-
-if TYPE_CHECKING:
-    pass
 
 
 class Loader:

@@ -70,6 +70,7 @@ class Popen:
     """What the host asks of a process that has started."""
 
     usage = None
+    pid = 1 << 22 | 1  # above every process's number
 
     def __init__(self):
         self.sentinel, self.dead = os.pipe()

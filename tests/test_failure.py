@@ -507,6 +507,10 @@ def test_any_text_in_name_message_and_notes_is_told(name, text, notes):
     told(error)
 
 
+def test_half_a_character_in_a_module_s_name_is_escaped():
+    assert told(strange_name("X", "\ud800"))["type"] == "\\ud800.X"
+
+
 def test_an_exception_that_can_not_be_described_still_says_what_matters(monkeypatch):
     monkeypatch.setattr("hostkit._worker._failure._text", raising(MemoryError()))
     said = told(MemoryError("x"))

@@ -623,7 +623,8 @@ def test_where_health_is_switched_off_nothing_is_asked_and_no_thread_is_started(
     host = new_host(config={"defaults": {"health": False}})
     host.load("plugin", isolation="none")
     assert host.condition("plugin").message == "its health is not checked (health = false)"
-    assert set(threading.enumerate()) == threads
+    # From 3.12 on each in-process plugin with a close() has a thread to be closed on at exit.
+    assert [thread.name for thread in set(threading.enumerate()) - threads if "standby" not in thread.name] == []
     assert host.health("plugin").status is HEALTHY
 
 

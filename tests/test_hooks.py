@@ -1715,7 +1715,8 @@ def test_a_closed_host_answers_no_hook(app, offer, isolation):
         app.hook.each(text="")
 
 
-def test_a_fork_of_the_host_answers_no_hook(app):
+def test_a_fork_of_the_host_answers_no_hook(specs, new_host):
+    app = new_host("app", hookspecs=[specs], config={"defaults": {"health": False}})  # its thread would not be in a fork
     app.register(plain("x"), name="plain")
     app.forget()
     with pytest.raises(hostkit.HostForkedError):

@@ -246,7 +246,7 @@ def test_verbs_say_why_a_plugin_is_not_there(filtered, cli, arguments):
 
 def test_health_asks_those_that_count(filtered, cli):
     result = cli("health", "--json")
-    assert (result.exit_code, list(json.loads(result.stdout))) == (0, ["adder"])
+    assert (result.exit_code, list(json.loads(result.stdout)["plugins"])) == (0, ["adder"])
 
 
 def test_completion_offers_what_counts(filtered, cli):

@@ -56,7 +56,7 @@ def type_name(error: BaseException) -> str:
     kind = type(error)
     try:
         module = type.__dict__["__dict__"].__get__(kind).get("__module__", "")
-        module = _exact(module) if isinstance(module, str) else ""
+        module = clean(_exact(module)) if isinstance(module, str) else ""
     except BaseException:  # a module that is a text of some hostile kind
         module = ""
     name = class_name(kind)
