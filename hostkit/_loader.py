@@ -179,6 +179,8 @@ class Loader:
         """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.reload``; then it stays."""
         with record.lock, record.wishing(isolation):
             before = record.lane
+            if before is None and not asked:
+                return  # it was unloaded meanwhile
             specs = self._offered()
             with self._requiring(record, specs):
                 if before is None:
