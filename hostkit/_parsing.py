@@ -68,6 +68,11 @@ def read(path: Path, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> D
     """Read and parse a file by its suffix; ``limit`` and ``table`` as for ``parse``. Raises ``Unreadable``."""
     if path.suffix not in SUFFIXES:
         raise Unreadable(f"has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    return parse(contents(path, limit=limit), path.suffix, limit=limit, table=table)
+
+
+def contents(path: Path, *, limit: int = SIZE_LIMIT) -> bytes:
+    """Return a file's bytes, as far as one more than ``limit``. Raises ``Unreadable``."""
     try:
         # Not blocking, because a pipe in its place would keep whoever looks waiting.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -75,12 +80,11 @@ def read(path: Path, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> D
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Unreadable("is no regular file")
             with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(limit + 1)
+                return file.read(limit + 1)
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
-    return parse(data, path.suffix, limit=limit, table=table)
 
 
 def parse(data: bytes, suffix: str, *, limit: int = SIZE_LIMIT, table: Sequence[str] = ()) -> Document:

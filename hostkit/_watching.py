@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ._errors import ConfigError
+from ._parsing import Unreadable, contents
 
 # Milliseconds: a writer that pauses for longer between two writes is taken to be done (the docs say to replace the file in one
 # step), and where the system tells nothing, as some network file systems do, the file is looked at so often anyway.
@@ -28,7 +29,7 @@ class Watch:
             ) from error
         self._path = path
         self._changed = changed
-        self._seen = _bytes(path)
+        self._seen = _seen(path)
         self._stop = threading.Event()
         # The folders, because a file is replaced rather than written to; and that of the file behind a link.
         self._changes = watchfiles.watch(
@@ -56,14 +57,15 @@ class Watch:
 
     def look(self) -> None:
         """Look at the file now."""
-        now = _bytes(self._path)
+        now = _seen(self._path)
         if now != self._seen and not self._stop.is_set():
             self._seen = now
             self._changed()
 
 
-def _bytes(path: Path) -> bytes | str:
+def _seen(path: Path) -> bytes | str:
+    """Return what stands there; of what can't be read, why."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return contents(path)
+    except Unreadable as error:
         return str(error)

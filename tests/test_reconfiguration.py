@@ -306,6 +306,24 @@ def test_a_watched_file_is_applied_under_traffic_and_a_broken_one_is_told_once(c
     assert sum("what held before still holds" in record["text"] for record in log) == 2
 
 
+@pytest.mark.parametrize("there", ["a pipe", "a directory", "a gigabyte"])
+def test_what_is_no_configuration_at_all_is_told_and_holds_nobody_up(configured, file, told, there):
+    configured.execute("p", None)
+    path = file({})
+    configured.watch_config()
+    path.unlink()
+    assert "No such file" in told().why
+    if there == "a gigabyte":
+        with path.open("wb") as out:
+            out.truncate(1 << 30)
+    else:
+        (os.mkfifo if there == "a pipe" else os.mkdir)(path)
+    assert isinstance(told(), hostkit.ConfigRefused)
+    assert place(configured) == "none"
+    path.rmdir() if there == "a directory" else path.unlink()
+    assert "No such file" in told().why
+
+
 def test_what_was_changed_before_the_watch_began_is_applied_too(configured, file, told):
     configured.load("p")
     file({"plugins": {"p": {"isolation": "process"}}})
