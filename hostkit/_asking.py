@@ -39,7 +39,7 @@ class Asking:
 
     def stand_by(self) -> None:
         """Keep a thread for a question that comes when no more threads can be had, until ``end``; where there is none now, do without."""
-        questions: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        questions: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         thread = threading.Thread(target=self._wait, args=(questions,), name=f"hostkit-standby-{self._plugin}", daemon=True)
         with suppress(RuntimeError):  # no more threads
             thread.start()

@@ -43,13 +43,20 @@ def noted(before: Condition, answer: HealthStatus, config: HealthConfig, now: fl
     return replace(
         before,
         status=status,
-        message=answer.message,
+        message=_cut(answer.message),
         last_check=now,
         since=now if changed else before.since,
         failures=failures,
         recoveries=0 if changed else recoveries,
     )
 
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+# As much of what a plugin says of itself as is kept and told.
+_SHOWN = 1000
 
 # The answers that count towards leaving a status in which a plugin stays for a while.
 _BETTER = {Status.UNHEALTHY: WELL, Status.DEGRADED: (Status.HEALTHY,)}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ._log import tell
+from ._log import on_one_line, tell
 from ._worker._failure import is_interrupt, message, type_name
 
 
@@ -19,7 +19,7 @@ from ._worker._failure import is_interrupt, message, type_name
 class Event:
     """Something that happened to a plugin; to the host as a whole where ``plugin`` is empty. ``at`` is ``time.time()``.
 
-    ``str(event)`` is the sentence that the log has, at ``level``.
+    ``str(event)`` is the sentence that the log has, at ``level``; what it quotes of a plugin is escaped there, and nowhere else.
     """
 
     plugin: str
@@ -30,6 +30,12 @@ class Event:
         """How much it matters: INFO, WARNING or ERROR."""
         return "INFO"
 
+    def __str__(self) -> str:
+        return on_one_line(self._said())
+
+    def _said(self) -> str:
+        return f"{type(self).__name__}: plugin {self.plugin!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class PluginLoaded(Event):
@@ -37,7 +43,7 @@ class PluginLoaded(Event):
 
     isolation: str
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"plugin {self.plugin!r} loaded, isolation {self.isolation}"
 
 
@@ -51,7 +57,7 @@ class PluginUnloaded(Event):
     def level(self) -> str:
         return "ERROR" if self.error else "INFO"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         if self.error:
             return f"plugin {self.plugin!r} did not close in order: {self.error}"
         return f"plugin {self.plugin!r} closed"
@@ -70,7 +76,7 @@ class IsolationChanged(Event):
     def level(self) -> str:
         return "INFO" if self.asked else "WARNING"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"plugin {self.plugin!r} moved from isolation {self.before} to {self.after}: {self.why}"
 
 
@@ -86,7 +92,7 @@ class BreakerChanged(Event):
     def level(self) -> str:
         return "INFO" if self.after == "closed" else "WARNING"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"plugin {self.plugin!r}: circuit {self.after}, was {self.before}: {self.why}"
 
 
@@ -102,7 +108,7 @@ class HealthChanged(Event):
     def level(self) -> str:
         return "INFO" if self.after == "healthy" else "WARNING"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"plugin {self.plugin!r} is {self.after}, was {self.before}{self.why and ': ' + self.why}"
 
 
@@ -116,7 +122,7 @@ class HostTampered(Event):
     def level(self) -> str:
         return "WARNING"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"plugin {self.plugin!r} changed the host's process while it was loaded: {'; '.join(self.changes)}"
 
 
@@ -127,7 +133,7 @@ class ConfigApplied(Event):
     file: str
     changes: tuple[str, ...]
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"{self.file}: applied: {'; '.join(self.changes) or 'nothing changed'}"
 
 
@@ -142,7 +148,7 @@ class ConfigRefused(Event):
     def level(self) -> str:
         return "ERROR"
 
-    def __str__(self) -> str:
+    def _said(self) -> str:
         return f"{self.why}; what held before still holds"
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._breaker import State
 from ._condition import Condition, noted
 from ._config import HealthConfig
 from ._contract import ExecutionContext, HealthStatus, Status
@@ -186,7 +187,8 @@ class Checks:
         assert lane is not None
         if lane.gate.is_shut:  # it is drained: whoever did that will reload it
             return False
-        return action != "report" and not (action == "isolate" and lane.decided.isolation != "none")
+        done = {"isolate": lane.decided.isolation != "none", "open-breaker": self._record.breaker.state is State.OPEN}
+        return action != "report" and not done.get(action, False)
 
     def _overdue(self) -> list[Callable[[], object]]:
         """Return the telling of calls in this process that go on beyond their deadline: nothing ends them, and none has failed yet."""

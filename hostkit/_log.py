@@ -54,6 +54,11 @@ def tell_of_plugin(level: int, text: str, *, plugin: str, request_id: str, sourc
     _write(logger.bind(plugin=plugin, **words), _LEVELS.get(level, level), text)
 
 
+def on_one_line(text: str) -> str:
+    """Return a text that may quote a plugin without what could forge a record or paint a terminal."""
+    return clean(text).translate(_CONTROL)
+
+
 def _write(to: Any, level: str | int, text: str) -> None:  # Any: loguru has no class to import at run time
     try:
         to.log(level, clean(text).translate(_IN_TEXT))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import hostkit
 from hostkit import HealthChanged, HealthStatus, HostHealth, PluginLoaded, Status, testing
+from hostkit._breaker import Breaker
 from hostkit._condition import WELL, Condition, noted
 from hostkit._config import HealthConfig, HostConfig
 from hostkit._errors import PluginFailed
@@ -68,6 +69,18 @@ def test_a_plugin_is_healthy_again_after_enough_good_answers_in_a_row():
     assert after(*ill, HEALTHY, UNHEALTHY, HEALTHY).status is UNHEALTHY
     assert after(*ill, DEGRADED, DEGRADED).status is DEGRADED
     assert after(*ill, DEGRADED, HEALTHY).status is HEALTHY
+
+
+def test_what_a_plugin_says_of_itself_is_kept_in_part_where_it_is_long():
+    said = noted(Condition(), HealthStatus(HEALTHY, "y" * 5_000_000), HealthConfig(), 0.0).message
+    assert len(said) < 1100
+    assert said.endswith("... (5000000 characters)")
+
+
+def test_what_an_event_quotes_is_escaped_in_its_sentence_and_plain_in_its_fields():
+    event = HealthChanged("p", "healthy", "unhealthy", "\x1b[2Jgone\nINFO forged")
+    assert str(event) == "plugin 'p' is unhealthy, was healthy: \\x1b[2Jgone\\x0aINFO forged"
+    assert event.why == "\x1b[2Jgone\nINFO forged"
 
 
 def test_a_plugin_that_flaps_stays_what_it_was():
@@ -174,6 +187,7 @@ class FakePlugin:
         self.name = "fake"
         self.config = HostConfig.model_validate({"plugins": {"fake": {"health": health}}}).plugin("fake")
         self.closed, self.checks, self.lock = False, None, threading.RLock()
+        self.breaker = Breaker(self.config.breaker)
         self.health_interval, self.health_timeout = self.config.health.interval, self.config.health.timeout
         self.answer, self.asked, self.events, self.acted = answer, [], [], []
         self.isolation = isolation
@@ -716,6 +730,14 @@ def test_the_circuit_of_an_unhealthy_plugin_is_opened_and_its_health_says_so(che
     answer = host.health("plugin")
     assert (answer.status, answer.message) == (UNHEALTHY, "so it says; its circuit is open")
     assert answer.metadata["hostkit"] == {"circuit": "open"}
+
+
+def test_a_circuit_that_is_open_is_not_opened_again(checked, log):
+    host, heard = checked(health={"action": "open-breaker", "interval": 0.02}, breaker={"recovery": "1h"})
+    host.execute("plugin", "unhealthy")
+    heard.wait(hostkit.BreakerChanged, after="open")
+    until(lambda: host.condition("plugin").failures > 9)
+    assert sum("open-breaker, because" in record["text"] for record in log) == 1
 
 
 def test_a_plugin_that_is_well_behind_an_open_circuit_is_degraded(checked):
