@@ -116,6 +116,7 @@ with no_leaks(2.0):
         print("answered", flush=True)
         del task, loop
         gc.collect()
+        host.close(0.5)  # the call that nobody can end any more is not waited for
 print("nothing left", flush=True)
 """
 
