@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _config
 from ._config import HostConfig
-from ._errors import ConfigError, HostkitError
+from ._errors import ConfigError
 from ._events import ConfigApplied, ConfigRefused, Events
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ConfigFile:
         """Apply what the file has now, or tell why not."""
         try:
             self.reload()
-        except (HostkitError, OSError) as error:
+        except Exception as error:  # plugins are loaded, subscribers called: whatever goes wrong, the next change is to be seen
             if not self._stopped:
                 self._events.emit(ConfigRefused("", str(self._path), str(error)))
 

@@ -47,7 +47,7 @@ class Reconfiguration:
             if said := ", ".join(differences):
                 try:
                     self._apply_to(record, config, out)
-                except (HostkitError, OSError) as error:
+                except (HostkitError, OSError, RuntimeError) as error:
                     failures.append(f"plugin {record.name!r} keeps what it had ({said}): {error}")
                 else:
                     changes.append(f"{record.name}: {said}")

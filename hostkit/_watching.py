@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ._errors import ConfigError
+from ._log import tell
 from ._parsing import Unreadable, contents
 
 # Milliseconds: a writer that pauses for longer between two writes is taken to be done (the docs say to replace the file in one
@@ -52,7 +53,12 @@ class Watch:
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        for _ in self._changes:
+        try:
+            for _ in self._changes:
+                self.look()
+        except (OSError, RuntimeError) as error:  # no watch to be had, or no more
+            tell("WARNING", f"{self._path} can't be watched ({error}); it is looked at every {_ANYWAY / 1000:g} s")
+        while not self._stop.wait(_ANYWAY / 1000):
             self.look()
 
     def look(self) -> None:

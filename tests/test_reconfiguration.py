@@ -324,6 +324,20 @@ def test_what_is_no_configuration_at_all_is_told_and_holds_nobody_up(configured,
     assert "No such file" in told().why
 
 
+def test_a_file_that_the_system_does_not_watch_is_looked_at(configured, file, told, monkeypatch, log):
+    def refuse(*_, **__):
+        raise OSError("OS file watch limit reached")
+        yield
+
+    monkeypatch.setattr("watchfiles.watch", refuse)
+    configured.load("p")
+    configured.watch_config()
+    for seconds in (7, 8):
+        file({"plugins": {"p": {"timeout": seconds}}})
+        assert f"→ {seconds}" in told().changes[0]
+    assert sum("OS file watch limit reached" in record["text"] for record in log) == 1
+
+
 def test_what_was_changed_before_the_watch_began_is_applied_too(configured, file, told):
     configured.load("p")
     file({"plugins": {"p": {"isolation": "process"}}})
