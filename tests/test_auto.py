@@ -255,3 +255,22 @@ def test_what_is_registered_is_looked_at_as_what_is_installed(host, events, as_o
     host.register(P() if as_object else P, name="p", isolation="none")
     expected = ["PluginLoaded"] if as_object else ["HostTampered", "PluginLoaded"]
     assert [type(event).__name__ for event in events] == expected
+
+
+def test_a_plugin_that_hangs_for_ever_is_moved_too_and_others_are_answered(install, new_host, tmp_path):
+    release = tmp_path / "release"
+    hang = f"import time, pathlib\n            while request and not pathlib.Path({str(release)!r}).exists(): time.sleep(0.01)"
+    install("p", plugin(body=hang))
+    config = slow_config()
+    config["plugins"]["p"] |= {"breaker": {"failures": 1}, "health": {"interval": 0.05}}
+    host = new_host(config=config)
+    moved = threading.Event()
+    host.subscribe(lambda event: isinstance(event, hostkit.IsolationChanged) and moved.set())
+    hanging = host.submit("p", True)
+    try:
+        assert moved.wait(20)
+        assert host.execute("p", False, timeout=20) != os.getpid()
+    finally:
+        release.touch()
+    with pytest.raises(hostkit.CallTimeout):
+        hanging.result(20)
