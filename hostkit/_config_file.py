@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _config
+from . import _reading
 from ._config import HostConfig
 from ._errors import ConfigError
 from ._events import ConfigApplied, ConfigRefused, Events
@@ -52,7 +52,7 @@ class ConfigFile:
         """Do what ``Host.reload_config`` says."""
         path = self._named("read again")
         with self._applying:
-            changes, failures = self._apply(self._adapted(_config.load(path)))
+            changes, failures = self._apply(self._adapted(_reading.load(path)))
         if changes:
             self._events.emit(ConfigApplied("", str(path), tuple(changes)))
         if failures:

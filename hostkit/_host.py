@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
 
-from . import _config
+from . import _reading
 from ._ahead import Ahead
 from ._condition import Condition, HostHealth
 from ._config import HostConfig
@@ -63,7 +63,7 @@ class Host(_Around):
         hooks = Hooks(app, hookspecs, hook_errors)
         self.hook = hooks.relay
         self.submitter = Submitter(f"hostkit-submit-{app}")
-        self._loader = Loader(app, _config.load(config), hooks)
+        self._loader = Loader(app, _reading.load(config), hooks)
         self._reconfiguration = Reconfiguration(self._loader)
         self._file = ConfigFile(config, self._loader.events, self._reconfiguration.apply)
         self._handles: dict[str, PluginHandle[Any, Any]] = {}
@@ -78,7 +78,7 @@ class Host(_Around):
 
         logger.enable("hostkit")
         source = arguments.pop("config", None)
-        host = cls(app, config=_patient(_config.load(source)), **arguments)
+        host = cls(app, config=_patient(_reading.load(source)), **arguments)
         host._file = ConfigFile(source, host._loader.events, host._reconfiguration.apply, adapted=_patient)
         return host
 

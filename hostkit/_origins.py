@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ._config import HostConfig, Reading, spelled
+from ._config import HostConfig
 from ._environment import Setting
 from ._fields import Model
 from ._lines import Keys, place
 from ._names import normalized
+from ._reading import Reading, spelled
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from hostkit import HostConfig, _schemas
-from hostkit._config import load
 from hostkit._origins import Origins
+from hostkit._reading import load
 
 ECHO = "class P:\n    def execute(self, ctx, request):\n        return request\n"
 

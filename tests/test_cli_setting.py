@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostkit import ConfigError
-from hostkit._config import load
 from hostkit._parsing import parse
+from hostkit._reading import load
 from hostkit.cli._edited import edited
 from hostkit.cli._replaced import replaced
 

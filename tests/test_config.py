@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 import hostkit
 from hostkit import ConfigError, HostConfig, PluginConfig, _schemas
-from hostkit._config import Defaults, DiscoveryConfig, TemplateConfig, load
+from hostkit._config import Defaults, DiscoveryConfig, TemplateConfig
+from hostkit._reading import load
 
 
 @pytest.fixture(autouse=True)

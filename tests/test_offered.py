@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from hostkit import PluginNotFound, PluginSpec, RequirementError, _stamps
-from hostkit._config import load
 from hostkit._index import default_file
 from hostkit._offered import glance_of
+from hostkit._reading import load
 
 ECHO = """
     class P:

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from hostkit import ConfigError, ManifestError, _schemas
-from hostkit._config import DiscoveryConfig, HostConfig, TemplateConfig, load
+from hostkit._config import DiscoveryConfig, HostConfig, TemplateConfig
 from hostkit._manifest import Manifest, validated
 from hostkit._parsing import SUFFIXES, read
+from hostkit._reading import load
 
 ROOT = Path(__file__).parents[1]
 FILES = {"hostkit": _schemas.configuration, "plugin": _schemas.manifest}

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from .._config import HostConfig, Reading
+from .._config import HostConfig
 from .._fields import Problem
 from .._lines import Keys, place
 from .._names import normalized
 from .._origins import Origins
+from .._reading import Reading
 from . import _status
 from ._session import Session
 from ._text import escaped

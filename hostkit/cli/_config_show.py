@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from .._config import Reading
 from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
 from .._lines import Keys
 from .._names import normalized
 from .._offered import Glance, Offered, not_found
 from .._origins import Origins, Value
+from .._reading import Reading
 from .._spec import PluginSpec
 from . import _status
 from ._session import Session

@@ -28,7 +28,7 @@ def glance(path: Path) -> Glance:
     digest = hashlib.sha256(f"{__version__}\0{path}\0".encode("utf-8", "surrogateescape") + data).hexdigest()
     found = _load(file, digest)
     if found is None:
-        from .._config import load
+        from .._reading import load
 
         found = glance_of(load(path))
         if b"${" not in data:

@@ -17,9 +17,10 @@ from ._signals import Signals
 from ._told import tell_log
 
 if TYPE_CHECKING:
-    from .._config import HostConfig, Reading
+    from .._config import HostConfig
     from .._host import Host
     from .._offered import Glance, Offered
+    from .._reading import Reading
     from .._spec import PluginSpec
 
 # How long an interrupted host may take to close: a cancelled call gets the first second, the plugin's own close() the rest.
@@ -48,14 +49,14 @@ class Session:
     @cached_property
     def config(self) -> HostConfig:
         """The operator's configuration, from the file and the environment. Raises ``ConfigError``."""
-        from .._config import load  # pydantic, which a listing does without
+        from .._reading import load  # pydantic, which a listing does without
 
         return load(self.config_path)
 
     @cached_property
     def reading(self) -> Reading:
         """The configuration with everything that is wrong with it, for verbs that go on all the same."""
-        from .._config import examine
+        from .._reading import examine
 
         return examine(self.config_path)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._config import Reading, examined, spelled, table_of
 from .._decided import words
 from .._errors import ConfigError, PluginNotFound
 from .._fields import sentence
@@ -16,6 +15,7 @@ from .._names import normalized
 from .._offered import Glance, Offered, glance_of, not_found
 from .._origins import overriding
 from .._parsing import Document, Unreadable, parse
+from .._reading import Reading, examined, spelled, table_of
 from .._spec import PluginSpec
 from . import _status
 from ._edited import NotEditable, Word, edited, lines_to_write
