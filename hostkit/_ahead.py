@@ -26,7 +26,7 @@ _FOR_EACH_CPU = 2
 class Ahead:
     """Backends that nobody has asked for yet. A context manager: what wasn't taken is closed. For one thread."""
 
-    def __init__(self, start: Callable[[Record, Decided], Backend], specs: Offered) -> None:
+    def __init__(self, start: Callable[[Record, Decided, Offered], Backend], specs: Offered) -> None:
         self.specs = specs  # one look at what is installed, for all of them
         self._start = start
         self._pool = ThreadPoolExecutor(_FOR_EACH_CPU * _cpus(), "hostkit-ahead")
@@ -40,7 +40,7 @@ class Ahead:
             for other, needed in before:
                 if other.exception() is not None and needed:
                     other.result()  # one that is required and can't start is reason enough
-            return self._start(record, decided)
+            return self._start(record, decided, self.specs)
 
         self._begun[record] = decided, self._pool.submit(start)
 

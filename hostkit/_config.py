@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ._fields import Count, Duration, Isolation, Model, Module, Name, Resources, Variable
 from ._names import normalized
+from ._permissions import Permissions
 
 
 def _or_none(value: object) -> object:
@@ -124,6 +125,8 @@ class Defaults(Model):
     max_buffers_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
     resources: Resources = Resources()
     require_enforcement: bool = False
+    sandbox: Literal["off", "standard", "strict"] | None = None
+    permissions: Permissions = Permissions()
     env: list[Variable] = Field(default=[])
     rate: Annotated[RateConfig | None, Off] = None
     bulkhead: Annotated[BulkheadConfig | None, Off] = None

@@ -15,6 +15,7 @@ from ._config import PluginConfig, RecycleConfig
 from ._errors import ConfigError, SandboxUnavailable
 from ._manifest import Manifest
 from ._opening import Recycle
+from ._permissions import granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +51,25 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
     word = _isolation(name, manifest, config, isolation)
     resources = manifest.resources.capped(config.resources)
     limits = resources.as_limits()
-    unheld = (*resources.limited, *(f"recycle.{name}" for name in sorted(_asked(config.recycle))))
+    unheld = (*resources.limited, *(f"recycle.{name}" for name in sorted(_asked(config.recycle))), *_unconfined(manifest, config))
     refused = bool(unheld) and config.require_enforcement
+    sandbox = config.sandbox or ("standard" if sys.platform == "linux" else "off")
     place = "process" if moved or (word == "auto" and refused) else "none" if word == "auto" else word
     if place == "none":
         if refused:
             raise SandboxUnavailable(
-                f"plugin {name!r} has limits ({', '.join(unheld)}) that nothing can hold in-process, and the operator set "
+                f"plugin {name!r} asks for what nothing can hold in-process ({', '.join(unheld)}), and the operator set "
                 'require_enforcement; run it with isolation "process"'
             )
     else:
-        unheld = ()
-        _check_enforceable(name, limits)
+        unheld = ("permissions",) if sandbox == "off" and manifest.permissions.any else ()
+        if unheld and config.require_enforcement:
+            raise SandboxUnavailable(
+                f"plugin {name!r} declares permissions, which nothing holds with sandbox 'off', and the operator set "
+                "require_enforcement; set sandbox to 'standard'"
+            )
+        _check_enforceable(name, limits, sandbox)
+    grants = granted(manifest.permissions, config.permissions)
     settings = Settings(
         timeout=config.timeout,
         workers=config.workers or manifest.workers or 1,
@@ -80,7 +88,9 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         limits=limits,
         cgroup=delegated() if place != "none" and not limits.keys().isdisjoint(("memory_bytes", "processes")) else None,
         recycle=_recycle(config.recycle),
-        environment=tuple(config.env),
+        environment=(*config.env, *(grants.env if place != "none" else ())),
+        sandbox="off" if place == "none" else sandbox,
+        grants=grants,
     )
     held = {} if place == "none" else {name: _holders(name, settings.cgroup) for name in resources.limited}
     return Decided(place, word, moved, settings, unheld, held)
@@ -99,6 +109,12 @@ def _isolation(name: str, manifest: Manifest, config: PluginConfig, asked: str |
 
 def _asked(recycle: RecycleConfig) -> set[str]:
     return {name for name in RecycleConfig.model_fields if getattr(recycle, name) is not None}
+
+
+def _unconfined(manifest: Manifest, config: PluginConfig) -> list[str]:
+    """Return what asks for a sandbox, which nothing in-process is."""
+    found = ["permissions"] if manifest.permissions.any else []
+    return [*found, "sandbox"] if config.sandbox in ("standard", "strict") else found
 
 
 def _recycle(recycle: RecycleConfig) -> Recycle | None:
@@ -123,8 +139,10 @@ def _holders(name: str, cgroup: Path | None) -> str:
     return ", ".join(holder for holder in _HOLDERS[name] if here.get(holder, True))
 
 
-def _check_enforceable(name: str, limits: dict[str, float]) -> None:
+def _check_enforceable(name: str, limits: dict[str, float], sandbox: str) -> None:
     missing = []
+    if sandbox != "off" and sys.platform != "linux":
+        missing.append(f"there is a sandbox on Linux only (sandbox = {sandbox!r})")
     if limits and importlib.util.find_spec("resource") is None:
         missing.append("no setrlimit on this system")
     if "cpu_cores" in limits and not hasattr(os, "sched_setaffinity"):
@@ -136,4 +154,4 @@ def _check_enforceable(name: str, limits: dict[str, float]) -> None:
     if "processes" in limits and sys.platform != "linux":
         missing.append("processes are counted on Linux only (max_processes)")
     if missing:
-        raise SandboxUnavailable(f"plugin {name!r} has limits that can't be enforced here: {'; '.join(missing)}")
+        raise SandboxUnavailable(f"plugin {name!r} asks for what can't be enforced here: {'; '.join(missing)}")

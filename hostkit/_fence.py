@@ -78,7 +78,9 @@ def _watchdog(
         return None
     from ._watchdog import Watchdog  # needs setrlimit, which is not on every system
 
-    return Watchdog(opening.name, pid, limits, running=running, end=end)
+    # In namespaces of its own a worker has two processes above it.
+    beside = 2 if opening.settings.sandbox == "strict" else 0
+    return Watchdog(opening.name, pid, limits, running=running, end=end, beside=beside)
 
 
 def _oom_kills() -> int | None:

@@ -66,6 +66,7 @@ class Greeting:
         self._plugin = opening.name
         self._cookie = os.urandom(8).hex()
         self._pickled = target.pickled
+        self._confinement = opening.confinement
         self._said: dict[str, Any] = {
             **host_path(),
             "cookie": self._cookie,
@@ -80,11 +81,13 @@ class Greeting:
             "timeout": opening.settings.timeout,
         }
 
-    def boot(self, wires: Wires) -> bytes:
-        """Return the BOOT frame."""
+    def boot(self, wires: Wires, temporary: str) -> bytes:
+        """Return the BOOT frame for one worker, with its private directory."""
         theirs = wires.theirs
         descriptors = {"channels": theirs.channels, "lifeline": theirs.lifeline, "faults": wires.faults, "log": theirs.log}
-        return packed(BOOT, meta=json.dumps({**self._said, **descriptors}).encode(), buffers=self._pickled)
+        confined = None if self._confinement is None else self._confinement.told(temporary, theirs.lifeline)
+        said = {**self._said, **descriptors, "sandbox": confined}
+        return packed(BOOT, meta=json.dumps(said).encode(), buffers=self._pickled)
 
     def answered(self, frame: Frame) -> Introduction:
         """Return what the worker answered. Raises ``FrameError`` where that isn't this greeting's answer."""

@@ -190,12 +190,15 @@ def _executed(process: WorkerProcess) -> int:
     return started.pid
 
 
-def environment(passed: Sequence[str], cores: int | None) -> dict[str, str]:
-    """Return what a worker gets to see of this process's environment: the allow-list, the locale, and ``passed``."""
+def environment(passed: Sequence[str], cores: int | None, *, home: str = "") -> dict[str, str]:
+    """Return what a worker gets to see of this process's environment: the allow-list, the locale, and ``passed``. A confined one is at
+    ``home`` in its private directory: it may write nowhere else."""
     names = {*_ALLOWED, *passed, *(name for name in os.environ if name.startswith("LC_"))}
     found = {name: os.environ[name] for name in sorted(names) if name in os.environ}
     # pydantic looks for plugins of its own in every distribution at the first model: 10 to 30 ms for nothing.
     found.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+    if home:
+        found.update({"HOME": home, "TMPDIR": home})
     if cores is not None:
         found.update({name: str(cores) for name in _THREAD_COUNTS if name not in passed})
     return found

@@ -71,6 +71,7 @@ class Link:
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
         self._template = opening.template
+        self._temporary = ""
         try:
             self._acquire()
         except (OSError, RuntimeError, MemoryError) as error:
@@ -99,6 +100,8 @@ class Link:
     def _start(self) -> None:
         settings = self.opening.settings
         cores = (settings.limits or {}).get("cpu_cores")
+        scratch = self.opening.scratch
+        self._temporary = "" if scratch is None else scratch.make()
         self._wires = wires = Wires(self.opening.name, settings.concurrency or 1)
         close_in_forks(wires)
         theirs = wires.theirs
@@ -108,7 +111,10 @@ class Link:
                 control=theirs.control,
                 fds=[*theirs.all, wires.faults],
                 streams=(theirs.stdout, theirs.stderr),
-                environment={**environment(settings.environment, None if cores is None else int(cores)), VARIABLE: self.mark},
+                environment={
+                    **environment(settings.environment, None if cores is None else int(cores), home=self._temporary),
+                    VARIABLE: self.mark,
+                },
                 template=self._template,
             )
             self.process.start()
@@ -116,6 +122,7 @@ class Link:
             wires.close()
             for mine in wires.ends:
                 mine.close()
+            self._remove_temporary()
             raise
         finally:
             wires.hand_over()
@@ -131,7 +138,9 @@ class Link:
 
     def _boot(self) -> None:
         try:
-            self._questions.send(self._greeting.boot(self._wires), Deadline.after(self.opening.settings.start_timeout))
+            self._questions.send(
+                self._greeting.boot(self._wires, self._temporary), Deadline.after(self.opening.settings.start_timeout)
+            )
         except Full:
             self._too_slow()
 
@@ -366,7 +375,14 @@ class Link:
         self._on_end(self)
         if self.dismissed or not self._asked_to_close:  # else whoever asked sees to it
             end_marked_soon(self.mark)
+        self._remove_temporary()
         self._fence.remove(self._monitor.let_go)
+
+    def _remove_temporary(self) -> None:
+        if self._temporary:
+            from ._scratch import remove  # what it locks with is not on every system
+
+            remove(self._temporary)
 
 
 # Calls that still run when their plugin is closed have reached it: that isn't a rejection.

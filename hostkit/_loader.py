@@ -272,6 +272,7 @@ class Loader:
         """End what serves all plugins, after the last of them."""
         self._opener.drop_template()
         self.monitor.stop()
+        self._opener.drop_scratch()
 
     def forget(self) -> None:
         """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all

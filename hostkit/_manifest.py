@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Wi
 from ._errors import ManifestError
 from ._fields import Duration, Isolation, Model, Name, Resources, Variable, problems_in, sentence
 from ._parsing import Document
+from ._permissions import Permissions
 
 _PROGRAM = re.compile(r"[\w+.][\w+.-]{0,254}", re.ASCII)
 _ENTRY_POINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?", re.ASCII)
@@ -94,6 +95,11 @@ def _refused(sentence: str) -> Any:
     return Annotated[None, BeforeValidator(refuse), WithJsonSchema({"enum": [None, "", {}, []], "description": sentence})]
 
 
+def _or_nothing(value: object) -> object:
+    """Take what other manifests say where they ask for nothing."""
+    return {} if value in (None, "", []) else value
+
+
 def _patterned(pattern: str, longest: int | None = None) -> WithJsonSchema:
     """Say in a schema what such a text looks like; what only a parser can tell gets by."""
     limit = {} if longest is None else {"maxLength": longest}
@@ -162,9 +168,7 @@ class Manifest(Model):
     ) = None
     requirements: Requirements = Requirements()
     resources: Resources = Resources()
-    permissions: _refused(  # type: ignore[valid-type]
-        "permissions are not enforced by this version of hostkit, so it doesn't accept them"
-    ) = None
+    permissions: Annotated[Permissions, BeforeValidator(_or_nothing)] = Permissions()
     workers: Wish | None = None
     concurrency: Wish | None = None
     idempotent: bool = False

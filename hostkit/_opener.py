@@ -30,6 +30,8 @@ from ._offered import Offered, kept_out, not_found
 from ._record import Record
 
 if TYPE_CHECKING:
+    from ._confinement import Confinement
+    from ._scratch import Scratch
     from ._template import Template
 
 
@@ -45,8 +47,9 @@ class Opener:
         self._hooks = hooks
         self._monitor = monitor
         self._events = events
-        self._lock = threading.Lock()  # guards _template
+        self._lock = threading.Lock()  # guards _template and _scratch
         self._template: Template | None = None
+        self._scratch: Scratch | None = None
 
     def open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
@@ -67,7 +70,7 @@ class Opener:
             return started
         decided = self.decide(record, specs, record.wished)
         try:
-            return decided, self.start(record, decided)
+            return decided, self.start(record, decided, specs)
         except Unfit as error:
             return self._start_moved(record, specs, error)
 
@@ -75,16 +78,16 @@ class Opener:
         record.moved = str(why)
         try:
             decided = self.decide(record, specs, record.wished)
-            backend = self.start(record, decided)
+            backend = self.start(record, decided, specs)
         except BaseException:
             record.moved = ""
             raise
         self._events.emit(IsolationChanged(record.name, "none", decided.isolation, str(why)))
         return decided, backend
 
-    def start(self, record: Record, decided: Decided) -> Backend:
+    def start(self, record: Record, decided: Decided, specs: Offered) -> Backend:
         """Start a plugin's backend. Raises ``PluginLoadError`` and its siblings, and ``Unfit``."""
-        opening = self._opening(record, decided)
+        opening = self._opening(record, decided, specs)
         if decided.isolation == "none":
             return start_here(opening, record.spec, may_leave=decided.auto, events=self._events)
         return BACKENDS[decided.isolation](opening)
@@ -108,7 +111,7 @@ class Opener:
         specs.there.check(record.name, record.manifest)
         return decided
 
-    def _opening(self, record: Record, decided: Decided) -> Opening:
+    def _opening(self, record: Record, decided: Decided, specs: Offered) -> Opening:
         spec = record.spec
         return Opening(
             name=record.name,
@@ -120,7 +123,19 @@ class Opener:
             directory=None if spec is None else spec.directory,
             target=record.target,
             template=self._template_for(decided),
+            confinement=_confinement(record, decided, specs),
+            scratch=self._scratch_for(decided),
         )
+
+    def _scratch_for(self, decided: Decided) -> Scratch | None:
+        if decided.settings.sandbox == "off":
+            return None
+        from ._scratch import Scratch  # what it locks with is not on every system
+
+        with self._lock:
+            if self._scratch is None:
+                self._scratch = Scratch()
+            return self._scratch
 
     def _template_for(self, decided: Decided) -> Template | None:
         if decided.isolation == "none" or decided.settings.start != "template":
@@ -169,6 +184,13 @@ class Opener:
         if template is not None:
             template.close()
 
+    def drop_scratch(self) -> None:
+        """Remove the private directories of workers that have ended."""
+        with self._lock:
+            scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.close()
+
     def forget(self) -> None:
         """Disarm it in a fork, without a lock. Where nothing was opened before, it is as good as new."""
         self.forked = self._begun
@@ -176,11 +198,12 @@ class Opener:
         self._hooks.forget(loaded=self._begun)
         if self._template is not None:
             self._template.forget()
+        self._scratch = None  # it lets go by itself
         if self._begun:
             self._monitor.forget()
 
 
-_UNHELD = "nothing can hold its limits ({}) in-process; isolate it to enforce them"
+_UNHELD = 'nothing can hold its limits ({}) where it runs; isolation "process", with a sandbox, enforces them'
 
 
 _WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)
@@ -198,12 +221,23 @@ def _check_health(record: Record, backend: Backend) -> None:
         )
 
 
+def _confinement(record: Record, decided: Decided, specs: Offered) -> Confinement | None:
+    if decided.settings.sandbox == "off":
+        return None
+    from ._confinement import confinement  # sysconfig, which an in-process host doesn't need
+
+    return confinement(decided.settings.sandbox, decided.settings.grants, record.spec, specs.installed.values())
+
+
 def where_it_runs(decided: Decided) -> dict[str, Any]:
     """Say where a plugin runs, what holds its limits there, and which of them nothing holds."""
     found: dict[str, Any] = {
         "isolation": decided.isolation,
         "limits": dict(decided.settings.limits or {}),
         "held_by": dict(decided.held),
+        "sandbox": decided.settings.sandbox,
+        "granted": decided.settings.grants.as_data(),
+        "not_granted": [grant.wish for grant in decided.settings.grants.wishes if not grant.granted],
     }
     if decided.moved:
         found["moved"] = decided.moved

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ._contract import Caller
 from ._monitor import Monitor
+from ._permissions import Grants
 
 if TYPE_CHECKING:
+    from ._confinement import Confinement
+    from ._scratch import Scratch
     from ._template import Template
+
+NOTHING = Grants()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ class Settings:
     Times are seconds, ``max_message`` bytes of JSON in one request or response, and ``max_buffers`` bytes of its blobs and arrays.
     ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set;
     ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
-    or forked from the host's ``template``.
+    or forked from the host's ``template``; ``sandbox`` to what it is confined, ``off``, ``standard`` or ``strict``, but for what is in
+    ``grants``.
     """
 
     timeout: float = 30.0
@@ -51,11 +57,14 @@ class Settings:
     cgroup: Path | None = None
     recycle: Recycle | None = None
     environment: tuple[str, ...] = ()
+    sandbox: str = "off"
+    grants: Grants = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty."""
+    """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty; ``confinement`` and
+    ``scratch`` are there where its workers are confined."""
 
     name: str
     entry_point: str
@@ -66,3 +75,5 @@ class Opening:
     directory: Path | None = None
     target: object | None = None
     template: Template | None = None
+    confinement: Confinement | None = None
+    scratch: Scratch | None = None

@@ -12,6 +12,7 @@ from ._errors import (
     InvalidResponse,
     PluginFailed,
     PluginLoadError,
+    SandboxUnavailable,
 )
 from ._worker._data import MOST_ROWS
 from ._worker._failure import MESSAGE_LIMIT, TRACEBACK_LIMIT, clean
@@ -62,8 +63,10 @@ def invalid_response(rows: list[dict[str, str]], *, plugin: str, request_id: str
     return _data_error(rows, {"plugin": plugin, "request_id": request_id, "phase": "response"})
 
 
-def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError:
+def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError | SandboxUnavailable:
     """Return the error for a plugin that can't be loaded, from ``LoadFailure`` data."""
+    if said.get("kind") == "sandbox":
+        return SandboxUnavailable(f"plugin {plugin!r} is not run: {text_of(said.get('text'))}")
     return PluginLoadError(
         f"plugin {plugin!r} can't be loaded: {text_of(said.get('text'))}",
         plugin=plugin,

@@ -43,12 +43,14 @@ class Watchdog:
         *,
         running: Callable[[], Collection[int]],
         end: Callable[[Reason], object],
+        beside: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plugin = plugin
         self._limits = limits
         self._running = running
         self._end = end
+        self._beside = beside  # processes that are the sandbox's, not the plugin's
         self._clock = clock
         self._family = Family(pid)
         self._of_process = _of_process(limits)
@@ -117,11 +119,12 @@ class Watchdog:
         most = self._limits.get("processes")
         if most is None:
             return None
-        pauses.append(_NEAR if len(members) >= most and self._idle == _BUSY else _QUIET)
-        if len(members) <= most:
+        count = len(members) - self._beside
+        pauses.append(_NEAR if count >= most and self._idle == _BUSY else _QUIET)
+        if count <= most:
             return None
         return Reason(
-            ProcessesExceeded, f"its worker and what it started were {len(members)} processes, {most:g} are allowed (max_processes)"
+            ProcessesExceeded, f"its worker and what it started were {count} processes, {most:g} are allowed (max_processes)"
         )
 
     def _memory(self, members: Mapping[int, Process], pauses: list[float]) -> Reason | None:

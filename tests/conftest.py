@@ -82,27 +82,35 @@ def install(site: Path) -> Callable[..., str]:
 START = os.environ.get("HOSTKIT_TEST_START", "fresh")
 
 
+@pytest.fixture
+def worker_defaults(request: pytest.FixtureRequest) -> dict[str, str]:
+    """How workers start, and what they are confined to, where a test doesn't say. A module whose plugins do what only a plugin without a
+    sandbox can has ``SANDBOX = "off"``."""
+    sandbox = getattr(request.module, "SANDBOX", "")
+    return {**({} if START == "fresh" else {"start": START}), **({"sandbox": sandbox} if sandbox else {})}
+
+
 @pytest.fixture(autouse=True)
-def _start(monkeypatch: pytest.MonkeyPatch) -> None:
+def _start(monkeypatch: pytest.MonkeyPatch, worker_defaults: dict[str, str]) -> None:
     """Let programs that tests run start their workers the same way."""
-    if START != "fresh":
-        monkeypatch.setenv("HOSTKIT_DEFAULTS__START", START)
+    for key, value in worker_defaults.items():
+        monkeypatch.setenv(f"HOSTKIT_DEFAULTS__{key.upper()}", value)
 
 
-def _starting(config: Any) -> Any:
-    """Return a host's configuration with that in it."""
-    if START == "fresh" or not (config is None or isinstance(config, dict)):
+def _over(defaults: dict[str, str], config: Any) -> Any:
+    """Return a host's configuration with those in it."""
+    if not defaults or not (config is None or isinstance(config, dict)):
         return config
-    return {**(config or {}), "defaults": {"start": START, **(config or {}).get("defaults", {})}}
+    return {**(config or {}), "defaults": {**defaults, **(config or {}).get("defaults", {})}}
 
 
 @pytest.fixture
-def new_host() -> Iterator[Callable[..., hostkit.Host]]:
+def new_host(worker_defaults: dict[str, str]) -> Iterator[Callable[..., hostkit.Host]]:
     """Make hosts that are closed after the test."""
     made: list[hostkit.Host] = []
 
     def make(*arguments: Any, **options: Any) -> hostkit.Host:
-        host = hostkit.Host(*arguments, **{**options, "config": _starting(options.get("config"))})
+        host = hostkit.Host(*arguments, **{**options, "config": _over(worker_defaults, options.get("config"))})
         made.append(host)
         return host
 

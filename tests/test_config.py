@@ -158,6 +158,8 @@ WRONG = {
     "max_message_mb": [0, -1, 1025, "64", True, 1.5],
     "max_buffers_mb": [0, -1, (1 << 20) + 1, "64", True, 1.5],
     "require_enforcement": [0, 1, "yes", None, "true"],
+    "sandbox": ["", "none", "Standard", "on", True, False, 1, []],
+    "permissions": [None, [], "all", True, {"network": "yes"}, {"read": ["data"]}, {"execute": True}],
     "env": ["HOME", [1], ["A B"], ["A=B"], [""], None],
     "resources.max_memory_mb": [0, 31, -1, "256", True, math.inf],
     "resources.max_cpu_cores": [0, -1, 0.5, True],

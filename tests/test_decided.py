@@ -95,7 +95,7 @@ def test_require_enforcement_refuses_limits_that_nothing_holds_and_nothing_else(
     if limited and demanded and isolation == "none":
         with pytest.raises(
             SandboxUnavailable,
-            match=r"plugin 'calc' has limits \(max_memory_mb\) that nothing can hold in-process.*require_enforcement",
+            match=r"plugin 'calc' asks for what nothing can hold in-process \(max_memory_mb\).*require_enforcement",
         ):
             decide("calc", manifest, config, isolation)
     else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -108,6 +109,22 @@ def test_what_a_manifest_may_say_the_schema_takes(field, value):
     assert SCHEMA.is_valid({field: value})
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"network": True, "subprocess": True},
+        {"network": False, "read": ["/data", "~/data"], "write": ["/var/lib/x"], "env": ["TOKEN"]},
+        {"network": ["api.example.org:443", "[::1]:80", "127.0.0.1:*", "*:443"]},
+    ],
+)
+def test_a_manifest_may_ask_for_permissions(asked):
+    assert SCHEMA.is_valid({"permissions": asked})
+    found = validated({"permissions": asked}, None, "calc").permissions
+    assert found.any
+    assert found.network == (asked.get("network") or [])
+    assert found.read == [str(Path(path).expanduser()) for path in asked.get("read", [])]
+
+
 def test_there_is_no_field_without_a_test_of_it():
     elsewhere = {"endpoint", "requirements", "resources", "permissions", "health_check"}
     assert set(Manifest.model_fields) == set(FIELDS) | elsewhere
@@ -150,7 +167,12 @@ WRONG = {
     "requirements": [None, [], "python", 3],
     "resources": [None, [], "256", 3],
     "health_check": [None, [], "5s", 3],
-    "permissions": [{"network": True}, ["network"], "all", True],
+    "permissions": [["network"], "all", True, 1],
+    "permissions.network": ["yes", 1, None, ["api.example.org"], ["http://a:80"], ["a:0"], ["a:65536"], ["a:b"], [1], ["a:1"] * 257],
+    "permissions.read": [None, "/data", ["data"], ["../data"], [""], [1], ["/a\0"], ["/a"] * 257],
+    "permissions.write": [None, "/data", ["data"], ["./data"], [1]],
+    "permissions.subprocess": [0, 1, "true", None, []],
+    "permissions.env": [None, "HOME", [1], [""], ["A B"], ["A=1"]],
     "requirements.python": [1, 3.11, True, [], {}, "three", ">=", "3.11 or later", ">=3.11;", "=3.11", ">= 3.x", "x" * 201, "~=3"],
     "requirements.hostkit": [1, "newest", [], ">=0.1 <"],
     "requirements.required_plugins": [None, "a", [1], [""], ["a b"], ["a>=x"], ["a[extra]"], ["a @ https://example.com/a"], ["a; python_version > '3'"], ["-a"], ["../a"], ["a" * 301], ["a"] * 257],
@@ -219,7 +241,6 @@ def test_a_schema_for_editors_may_be_named(install_demo, host):
         ("transport", "grpc", 'transport "grpc" needs another process or machine'),
         ("transport", "go-plugin", 'transport "go-plugin" needs another process or machine'),
         ("transport", "unix", 'transport "unix" needs another process or machine'),
-        ("permissions", {"network": False}, "permissions are not enforced by this version"),
     ],
 )
 def test_what_this_version_does_not_enforce_is_refused_with_a_sentence(field, value, sentence):

@@ -181,6 +181,7 @@ class Driver:
             "directory": None,
             "config": config or {},
             "limits": {},
+            "sandbox": None,
             "cap": 1 << 20,
             "buffers": 1 << 20,
             "timeout": 30.0,

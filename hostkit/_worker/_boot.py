@@ -40,6 +40,8 @@ def main(control_fd: int, sited: list[str]) -> None:
     _lifeline.arm(said["lifeline"])
     _dump_faults_to(said["faults"])
     _output.capture(said["log"])
+    if said["sandbox"] is not None:
+        _confine(said["sandbox"], control)
     let_see_packages()
     see_what_the_host_sees(said, sited)
     server = _load(said, boot, control, ballast)
@@ -66,6 +68,17 @@ def _shed_the_host(said: dict[str, Any]) -> None:
     for fd in (*channels, said["lifeline"], said["faults"], said["log"]):
         os.set_inheritable(fd, False)
     sys.argv = [f"hostkit-worker:{said['plugin']}"]
+
+
+def _confine(sandbox: dict[str, Any], control: _socket.socket) -> None:
+    """Shut this process in, before anything of the plugin is here; or tell the host that it can't be done, and end."""
+    from ._sandbox import Unavailable, confine
+
+    try:
+        confine(sandbox)
+    except Unavailable as missing:
+        _answer(control, ERROR, {"kind": "sandbox", "text": str(missing)})
+        os._exit(1)
 
 
 def _dump_faults_to(fd: int) -> None:

@@ -53,7 +53,7 @@ def verb(session: Session) -> int:
     Plugins are not loaded: hostkit health does that. Exit status 1 if anything is broken.
     """
     with session.log_on_stderr():
-        findings = [*_machine(), _worker(), *_configuration(session), *_plugins(session)]
+        findings = [*_machine(), *_workers(), *_configuration(session), *_plugins(session)]
     broken = [finding for finding in findings if finding.state == "broken"]
     output = session.output
     if session.json:
@@ -177,28 +177,55 @@ def _read(path: Path) -> str:
         return ""
 
 
-# Whether a worker can be started.
+# Whether a worker can be started, and how far it can be confined.
 
 
-def _worker() -> Finding:
+def _workers() -> Iterator[Finding]:
+    try:
+        yield Finding("machine", "worker", "ok", _started("off"))
+    except (HostkitError, OSError) as error:
+        yield Finding("machine", "worker", "broken", f"can't be started: {error}", "hostkit doctor -vv says more")
+        return
+    for level in ("standard", "strict"):
+        name = f"sandbox {level}"
+        try:
+            yield Finding("machine", name, "ok", _started(level))
+        except (HostkitError, OSError) as error:
+            yield Finding(
+                "machine", name, "note", f"not here: {error}", f"plugins with sandbox = {level!r} are refused on this machine"
+            )
+
+
+def _started(level: str) -> str:
     from .._backends._process import Process
+    from .._confinement import confinement
     from .._deadline import Deadline
     from .._monitor import Monitor
     from .._opening import Opening, Settings
+    from .._permissions import Grants
+    from .._scratch import Scratch
 
-    monitor = Monitor()
-    opening = Opening("doctor", f"{Probe.__module__}:Probe", {}, Settings(), Caller("doctor", ""), monitor)
+    monitor, scratch = Monitor(), Scratch()
+    opening = Opening(
+        "doctor",
+        f"{Probe.__module__}:Probe",
+        {},
+        Settings(sandbox=level),
+        Caller("doctor", ""),
+        monitor,
+        confinement=None if level == "off" else confinement(level, Grants(), None, ()),
+        scratch=None if level == "off" else scratch,
+    )
     try:
         started = time.perf_counter()
         backend = Process(opening)
         try:
-            return Finding("machine", "worker", "ok", _timed(backend, started))
+            return _timed(backend, started)
         finally:
             backend.close(Deadline.after(1.0))
-    except (HostkitError, OSError) as error:
-        return Finding("machine", "worker", "broken", f"can't be started: {error}", "hostkit doctor -vv says more")
     finally:
         monitor.stop()
+        scratch.close()
 
 
 def _timed(backend: Backend, started: float) -> str:

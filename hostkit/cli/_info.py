@@ -14,6 +14,7 @@ from .._errors import PluginNotFound
 from .._host import Host
 from .._manifest import Manifest
 from .._offered import kept_out, not_found
+from .._permissions import Grant
 from .._spec import PluginSpec
 from . import _status
 from ._output import Output
@@ -83,10 +84,16 @@ def _described(
             "timeout": config.timeout,
             "limits": manifest.resources.capped(config.resources).model_dump(exclude_none=True),
             "recycle": config.recycle.model_dump(exclude_none=True),
+            "sandbox": settings.sandbox,
+            "permissions": {grant.wish: _granted(grant) for grant in settings.grants.wishes},
             "held_by": dict(decided.held),
             "not_held": list(decided.unheld),
         },
     }
+
+
+def _granted(grant: Grant) -> str:
+    return f"{'granted' if grant.granted else 'not granted'}: {grant.why}"
 
 
 def _show(output: Output, found: dict[str, Any], *, as_json: bool) -> None:
@@ -96,7 +103,9 @@ def _show(output: Output, found: dict[str, Any], *, as_json: bool) -> None:
     for line in _lines(found, ""):
         output.line(line)
     if found["runs"]["not_held"]:
-        output.line("nothing can hold the limits under runs.not_held in-process; isolate the plugin to enforce them")
+        output.line(
+            'nothing can hold the limits under runs.not_held where it runs; isolation "process", with a sandbox, enforces them'
+        )
 
 
 def _lines(found: Mapping[str, Any], path: str) -> Iterator[str]:
