@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import packaging.utils
 
+from ._broker import stand_ins
 from ._importable import host_path
 from ._package import package_of
 from ._permissions import Grants
@@ -49,7 +50,12 @@ class Confinement:
     roots: tuple[str, ...]
     grants: Grants
 
-    def told(self, temporary: str, lifeline: int) -> dict[str, Any]:
+    @property
+    def brokered(self) -> tuple[str, ...]:
+        """The endpoints to which the host makes the connections; none where the worker makes its own."""
+        return () if isinstance(self.grants.network, bool) else self.grants.network
+
+    def told(self, temporary: str, lifeline: int, broker: int = -1) -> dict[str, Any]:
         """Return it as a worker is told it."""
         grants = self.grants
         return {
@@ -61,6 +67,8 @@ class Confinement:
             "execute": [*_PROGRAMS, *self.read] if grants.subprocess else [],
             "temporary": temporary,
             "network": grants.network if grants.network is True else "brokered" if grants.network else False,
+            "broker": broker,
+            "names": stand_ins(self.brokered),
             "subprocess": grants.subprocess,
             "lifeline": lifeline,
             "tmpfs_mb": _TEMPORARY_MB,

@@ -81,11 +81,11 @@ class Greeting:
             "timeout": opening.settings.timeout,
         }
 
-    def boot(self, wires: Wires, temporary: str) -> bytes:
-        """Return the BOOT frame for one worker, with its private directory."""
+    def boot(self, wires: Wires, temporary: str, broker: int) -> bytes:
+        """Return the BOOT frame for one worker, with its private directory and its socket to the broker."""
         theirs = wires.theirs
         descriptors = {"channels": theirs.channels, "lifeline": theirs.lifeline, "faults": wires.faults, "log": theirs.log}
-        confined = None if self._confinement is None else self._confinement.told(temporary, theirs.lifeline)
+        confined = None if self._confinement is None else self._confinement.told(temporary, theirs.lifeline, broker)
         said = {**self._said, **descriptors, "sandbox": confined}
         return packed(BOOT, meta=json.dumps(said).encode(), buffers=self._pickled)
 

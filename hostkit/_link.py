@@ -34,6 +34,8 @@ from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, READY, Frame, FrameError, packed
 
 if TYPE_CHECKING:
+    from ._broker import Broker
+    from ._monitor import Monitor
     from ._recycling import Term
 
 # Seconds between the end of a worker's sockets and its own end, where it dies in order.
@@ -72,6 +74,8 @@ class Link:
         self._greeting = Greeting(opening, target)
         self._template = opening.template
         self._temporary = ""
+        self._broker: Broker | None = None
+        self._broker_fd = -1
         try:
             self._acquire()
         except (OSError, RuntimeError, MemoryError) as error:
@@ -102,6 +106,10 @@ class Link:
         cores = (settings.limits or {}).get("cpu_cores")
         scratch = self.opening.scratch
         self._temporary = "" if scratch is None else scratch.make()
+        confinement = self.opening.confinement
+        if confinement is not None and confinement.brokered:
+            self._broker = _broker(confinement.brokered, self._monitor)
+            self._broker_fd = self._broker.theirs
         self._wires = wires = Wires(self.opening.name, settings.concurrency or 1)
         close_in_forks(wires)
         theirs = wires.theirs
@@ -109,7 +117,7 @@ class Link:
             self.process = WorkerProcess(
                 self.opening.name,
                 control=theirs.control,
-                fds=[*theirs.all, wires.faults],
+                fds=[*theirs.all, wires.faults, *([] if self._broker is None else [self._broker_fd])],
                 streams=(theirs.stdout, theirs.stderr),
                 environment={
                     **environment(settings.environment, None if cores is None else int(cores), home=self._temporary),
@@ -123,9 +131,13 @@ class Link:
             for mine in wires.ends:
                 mine.close()
             self._remove_temporary()
+            if self._broker is not None:
+                self._broker.close()
             raise
         finally:
             wires.hand_over()
+            if self._broker is not None:
+                self._broker.hand_over()
         self._popen = self.process._popen
         self._fence = Fence(self.opening, self.pid, running=lambda: self.running, end=self.end)
         assert wires.control is not None
@@ -139,7 +151,7 @@ class Link:
     def _boot(self) -> None:
         try:
             self._questions.send(
-                self._greeting.boot(self._wires, self._temporary), Deadline.after(self.opening.settings.start_timeout)
+                self._greeting.boot(self._wires, self._temporary, self._broker_fd), Deadline.after(self.opening.settings.start_timeout)
             )
         except Full:
             self._too_slow()
@@ -236,6 +248,8 @@ class Link:
             self._monitor.watch(pipe.fd, functools.partial(self._on_output, pipe))
         self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
         self._fence.watch()
+        if self._broker is not None:
+            self._broker.watch()
         self._sentinel = self._popen.sentinel
         if self._sentinel >= 0:
             self._monitor.watch(self._sentinel, self._on_death)
@@ -363,6 +377,8 @@ class Link:
         with self._lock:
             self._wires.close()
         self._fence.stop()
+        if self._broker is not None:
+            self._broker.close()
         self.process.join(0)  # takes it off multiprocess's list of children
         self._popen.close()
         self.ended.set()
@@ -383,6 +399,12 @@ class Link:
             from ._scratch import remove  # what it locks with is not on every system
 
             remove(self._temporary)
+
+
+def _broker(endpoints: tuple[str, ...], monitor: Monitor) -> Broker:
+    from ._broker import Broker  # what only plugins with such a grant need
+
+    return Broker(endpoints, monitor)
 
 
 # Calls that still run when their plugin is closed have reached it: that isn't a rejection.

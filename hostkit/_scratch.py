@@ -42,7 +42,7 @@ class Scratch:
             self._place, self._fd = _locked_directory()
         close_in_forks(self)
         with suppress(OSError):
-            _remove_left_behind(os.path.dirname(place), os.path.basename(place))
+            _remove_left_behind(*os.path.split(self._place))
 
     def close(self) -> None:
         """Remove what is left. Idempotent; it may be used again afterwards."""

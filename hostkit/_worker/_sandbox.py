@@ -27,12 +27,21 @@ def confine(said: dict[str, Any], *, kernel: Kernel | None = None) -> None:
     """Give up all but what is ``said`` to be granted. The process must have one thread. Raises ``Unavailable``."""
     if sys.platform != "linux" or sys.maxsize < 1 << 32:
         raise Unavailable("sandbox", f"there is one for 64-bit Linux only, and this is {sys.platform}")
-    if said["network"] not in (True, False):
+    if said["network"] not in (True, False, "brokered"):
         raise Unavailable("network", f"there is no such grant as {said['network']!r}")
     if kernel is None:
         kernel = Kernel()
     landlock = _sandbox_landlock.version(kernel)
     renounce(kernel)
+    if said["network"] == "brokered":
+        _leave_connections_to_host(kernel, said)
     guard(kernel, said["lifeline"])
     _sandbox_landlock.confine(kernel, said, landlock=landlock)
     _sandbox_seccomp.confine(kernel, said, pid=os.getpid(), landlock=landlock)
+
+
+def _leave_connections_to_host(kernel: Kernel, said: dict[str, Any]) -> None:
+    from ._sandbox_broker import hand_to_host, know
+
+    hand_to_host(kernel, said["broker"])
+    know(said["names"])

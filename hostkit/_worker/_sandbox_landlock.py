@@ -51,7 +51,7 @@ def version(kernel: Kernel) -> int:
 def confine(kernel: Kernel, said: dict[str, Any], *, landlock: int) -> None:
     """Put this thread, and what it starts, into a domain with what is ``said`` to be granted. ``landlock`` is the version."""
     handled = _rights(landlock)
-    net = 0 if said["network"] or landlock < 4 else _BIND_TCP | _CONNECT_TCP
+    net = 0 if said["network"] is True or landlock < 4 else _BIND_TCP | _CONNECT_TCP
     scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL if landlock >= 6 else 0
     attributes = struct.pack("@QQQ", handled, net, scoped)[: 24 if landlock >= 6 else 16 if landlock >= 4 else 8]
     try:

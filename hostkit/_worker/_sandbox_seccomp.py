@@ -72,6 +72,7 @@ _CLONE_NEVER = 0x00008000 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _STREAM, _DGRAM, _SEQPACKET, _SOCKET_TYPE = 1, 2, 5, 0xF
 _PROTOCOLS = [0, 6, 17]  # the usual one, TCP, UDP
+_MSG_FASTOPEN = 0x20000000
 _RLIMIT_CPU = 0
 _ASK_PERSONALITY = 0xFFFFFFFF
 _MFD_NOEXEC_SEAL = 8
@@ -144,12 +145,31 @@ def _network(granted: object) -> dict[str, Program]:
     if not granted:
         answers = dict.fromkeys([*_WITH_NETWORK.split(), "socket"], _DENY_NETWORK)
         return {**answers, "sendto": if_null(4, ALLOW, _DENY_NETWORK), "ioctl": if_one_of(1, _IOCTL, ALLOW, _DENY)}
+    if granted == "brokered":
+        return _brokered()
     protocol = if_one_of(2, _PROTOCOLS, ALLOW, _DENY_NETWORK)
     kind = if_one_of(1, [_STREAM, _DGRAM], protocol, _DENY_NETWORK, mask=_SOCKET_TYPE)
     answers = dict.fromkeys([*_WITH_NETWORK.split(), "sendto"], ALLOW)
     answers["socket"] = if_one_of(0, [_AF_INET, _AF_INET6], kind, _DENY_NETWORK)
     answers["ioctl"] = if_one_of(1, _IOCTL + _IOCTL_NETWORK, ALLOW, _DENY)
     return answers
+
+
+def _brokered() -> dict[str, Program]:
+    """Leave nothing but a connection by TCP, which the host is asked about, and makes."""
+    answers = dict.fromkeys(_WITH_NETWORK.split(), _DENY_NETWORK)
+    protocol = if_one_of(2, _PROTOCOLS[:2], ALLOW, _DENY_NETWORK)
+    kind = if_one_of(1, [_STREAM], protocol, _DENY_NETWORK, mask=_SOCKET_TYPE)
+    return {
+        **answers,
+        "connect": ALLOW,
+        "socket": if_one_of(0, [_AF_INET, _AF_INET6], kind, _DENY_NETWORK),
+        "sendto": if_null(4, ALLOW, _DENY_NETWORK),
+        # It connects as well, to an address that lies in memory.
+        "sendmsg": if_one_of(2, [_MSG_FASTOPEN], _DENY_NETWORK, ALLOW, mask=_MSG_FASTOPEN),
+        "sendmmsg": if_one_of(3, [_MSG_FASTOPEN], _DENY_NETWORK, ALLOW, mask=_MSG_FASTOPEN),
+        "ioctl": if_one_of(1, _IOCTL + _IOCTL_NETWORK, ALLOW, _DENY),
+    }
 
 
 def _processes(said: dict[str, Any], pid: int, landlock: int) -> dict[str, Program]:
