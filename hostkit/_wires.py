@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ class Wires:
         self.faults = _unlinked_file()
         # The notes come first, and the dump is written behind them.
         os.ftruncate(self.faults, notes_size(channels))
+        _seal_against_shrinking(self.faults)
         os.lseek(self.faults, notes_size(channels), os.SEEK_SET)
         for name in ("stdout", "stderr", "log"):
             read, write = self._pipe(given=1)
@@ -172,7 +174,16 @@ def _close(fd: int) -> None:
 
 def _unlinked_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("hostkit-faults")
+        return os.memfd_create("hostkit-faults", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fd, path = tempfile.mkstemp(prefix="hostkit-faults-")
     os.unlink(path)
     return fd
+
+
+def _seal_against_shrinking(fd: int) -> None:
+    """Keep the worker from cutting off the notes, which it has mapped: it would die of that. The dump behind them may grow."""
+    if sys.platform == "linux":
+        import fcntl  # not on every system
+
+        with suppress(OSError):  # a file that is no memfd
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
