@@ -1,7 +1,7 @@
 """Confine a worker to what it was granted, before the first byte of the plugin.
 
     standard: no_new_privs and no capabilities → the lifeline's guard → Landlock (files) → seccomp (everything else)
-    strict:   namespaces and a root of its own first
+    strict:   namespaces → a root of its own → as root: a throwaway user → no privileges → Landlock → seccomp
 
 Everything asked for is there afterwards, or ``Unavailable`` is raised and the process is of no more use.
 """
@@ -13,7 +13,6 @@ import sys
 
 from . import _sandbox_landlock, _sandbox_seccomp
 from ._sandbox_calls import Kernel, Unavailable
-from ._sandbox_lifeline import guard
 from ._sandbox_privileges import renounce
 
 TYPE_CHECKING = False
@@ -24,7 +23,10 @@ __all__ = ["Unavailable", "confine"]
 
 
 def confine(said: dict[str, Any], *, kernel: Kernel | None = None) -> None:
-    """Give up all but what is ``said`` to be granted. The process must have one thread. Raises ``Unavailable``."""
+    """Give up all but what is ``said`` to be granted. The process must have one thread. Raises ``Unavailable``.
+
+    At "strict" this returns in another process than it was called in.
+    """
     if sys.platform != "linux" or sys.maxsize < 1 << 32:
         raise Unavailable("sandbox", f"there is one for 64-bit Linux only, and this is {sys.platform}")
     if said["network"] not in (True, False, "brokered"):
@@ -32,10 +34,17 @@ def confine(said: dict[str, Any], *, kernel: Kernel | None = None) -> None:
     if kernel is None:
         kernel = Kernel()
     landlock = _sandbox_landlock.version(kernel)
-    renounce(kernel)
+    if said["level"] == "strict":
+        from ._sandbox_strict import move
+
+        move(kernel, said)
+    else:
+        from ._sandbox_lifeline import guard
+
+        renounce(kernel)
+        guard(kernel, said["lifeline"])
     if said["network"] == "brokered":
         _leave_connections_to_host(kernel, said)
-    guard(kernel, said["lifeline"])
     _sandbox_landlock.confine(kernel, said, landlock=landlock)
     _sandbox_seccomp.confine(kernel, said, pid=os.getpid(), landlock=landlock)
 

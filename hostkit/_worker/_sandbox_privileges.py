@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 
 from ._sandbox_calls import Unavailable, address
@@ -17,8 +18,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_SETPCAP = 8
 
 
-def renounce(kernel: Kernel) -> None:
-    """Drop what privileges this thread has."""
+def renounce(kernel: Kernel, *, uid: int | None = None) -> None:
+    """Drop what privileges this thread has. With ``uid``, as root, it goes on as that user and group, in no other group."""
     try:
         kernel.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if kernel.call("prctl", _PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
@@ -26,12 +27,12 @@ def renounce(kernel: Kernel) -> None:
     except OSError as error:
         raise Unavailable("no_new_privs", str(error.strerror)) from error
     try:
-        _drop_capabilities(kernel)
+        _drop_capabilities(kernel, uid)
     except OSError as error:
         raise Unavailable("capabilities", f"they can't be dropped: {error.strerror}") from error
 
 
-def _drop_capabilities(kernel: Kernel) -> None:
+def _drop_capabilities(kernel: Kernel, uid: int | None) -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     held = bytearray(24)
     kernel.call("capget", header, address(held))
@@ -39,6 +40,10 @@ def _drop_capabilities(kernel: Kernel) -> None:
         # Without it there is nothing to empty the bounding set with, and with no_new_privs nothing to gain from it.
         _empty_bounding_set(kernel)
         kernel.call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
     kernel.call("capset", header, bytes(24))
 
 
