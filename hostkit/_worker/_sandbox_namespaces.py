@@ -48,7 +48,7 @@ def enter(kernel: Kernel, *, lifeline: int, network: object, uid: int | None) ->
 
 
 def _unshare(kernel: Kernel, *, network: object, user: bool) -> None:
-    wanted = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | (0 if network else _NEWNET) | (_NEWUSER if user else 0)
+    wanted = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | (0 if network is True else _NEWNET) | (_NEWUSER if user else 0)
     uid, gid = os.geteuid(), os.getegid()
     try:
         kernel.call("unshare", wanted)

@@ -1,7 +1,7 @@
 """Give a worker a root directory of its own: what it was granted, bound at the same places, and nothing else.
 
     /                    a tmpfs, read-only
-    read, list, execute  bound read-only          write  bound writable, nothing in it can be executed
+    roots, execute       bound read-only          write  bound writable, nothing in it can be executed
     temporary            a tmpfs of limited size  /dev   null, zero, full, urandom, random       /proc  of its own namespace
 
 Symbolic links on the way to a path are there as well. Landlock narrows all of this further.
@@ -52,7 +52,7 @@ class _Root:
     def make(self, said: dict[str, Any], owner: str) -> None:
         self._kernel.call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         self._mount("tmpfs", "", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m,nr_inodes=8192")
-        readable = {path: False for key in ("read", "list", "execute") for path in said[key]}
+        readable = {path: False for key in ("roots", "execute") for path in said[key]}
         for path, writable in sorted({**readable, **dict.fromkeys(said["write"], True)}.items()):
             self._grant(path, writable=writable)
         for path in _DEVICES:

@@ -50,7 +50,7 @@ def _limit_threads(threads: int, *, others: int) -> None:
 
 def _check(said: dict[str, Any], uid: int) -> None:
     needed = [(os.__file__, os.R_OK)]
-    needed += [(path, os.R_OK | os.X_OK) for path in said["read"] if os.path.isdir(path)]
+    needed += [(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK) for path in said["roots"] if os.path.lexists(path)]
     needed += [(path, os.R_OK | os.W_OK) for path in said["write"]]
     for path, how in needed:
         if not os.access(path, how):
