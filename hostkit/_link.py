@@ -151,7 +151,8 @@ class Link:
     def _boot(self) -> None:
         try:
             self._questions.send(
-                self._greeting.boot(self._wires, self._temporary, self._broker_fd), Deadline.after(self.opening.settings.start_timeout)
+                self._greeting.boot(self._wires, self._temporary, self._broker_fd),
+                Deadline.after(self.opening.settings.start_timeout),
             )
         except Full:
             self._too_slow()

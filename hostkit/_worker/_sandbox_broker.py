@@ -37,7 +37,9 @@ def hand_to_host(kernel: Kernel, fd: int) -> None:
         if not host.recv(1):
             raise Unavailable("network", "the host doesn't answer")
     except OSError as error:
-        raise Unavailable("network", f"connections can't be left to the host: {error.strerror}; grant network = true, or none") from error
+        raise Unavailable(
+            "network", f"connections can't be left to the host: {error.strerror}; grant network = true, or none"
+        ) from error
     finally:
         host.close()
 
