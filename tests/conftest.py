@@ -80,14 +80,16 @@ def install(site: Path) -> Callable[..., str]:
 
 # How workers start where a test doesn't say: HOSTKIT_TEST_START=template runs the suite over forked ones.
 START = os.environ.get("HOSTKIT_TEST_START", "fresh")
+# To what they are confined there. Most tests have plugins that leave traces where the test looks, die in every way and start others,
+# which is about crash isolation; a module about what a plugin sees of its user has ``SANDBOX = "standard"``.
+SANDBOX = os.environ.get("HOSTKIT_TEST_SANDBOX", "off")
 
 
 @pytest.fixture
 def worker_defaults(request: pytest.FixtureRequest) -> dict[str, str]:
-    """How workers start, and what they are confined to, where a test doesn't say. A module whose plugins do what only a plugin without a
-    sandbox can has ``SANDBOX = "off"``."""
-    sandbox = getattr(request.module, "SANDBOX", "")
-    return {**({} if START == "fresh" else {"start": START}), **({"sandbox": sandbox} if sandbox else {})}
+    """How workers start, and what they are confined to, where a test doesn't say; nothing where that is as for a user."""
+    sandbox = getattr(request.module, "SANDBOX", SANDBOX)
+    return {**({} if START == "fresh" else {"start": START}), **({} if sandbox == "standard" else {"sandbox": sandbox})}
 
 
 @pytest.fixture(autouse=True)

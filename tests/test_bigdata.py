@@ -15,6 +15,8 @@ from pydantic import BaseModel
 import hostkit
 from hostkit import Array, Blob, InvalidRequest, InvalidResponse, ProtocolError
 
+SANDBOX = "standard"
+
 numpy = pytest.importorskip("numpy")
 
 MB = 1 << 20

@@ -23,6 +23,8 @@ from hostkit._worker._codec import PlainCodec, codec_for
 from hostkit._worker._data import MOST_ROWS, DataError, found
 from hostkit._worker._json import dump_json, load_json
 
+SANDBOX = "standard"
+
 NAN, INF = float("nan"), float("inf")
 
 

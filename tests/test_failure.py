@@ -20,6 +20,8 @@ import hostkit
 from hostkit import CallCancelled, CallTimeout, RetryableError
 from hostkit._worker._failure import MESSAGE_LIMIT, TRACEBACK_LIMIT, class_name, describe, is_interrupt, message, type_name
 
+SANDBOX = "standard"
+
 KEYS = {"type", "message", "traceback", "retryable", "memory", "cancelled"}
 
 

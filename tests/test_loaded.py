@@ -32,6 +32,8 @@ from hostkit._worker._loaded import (
     resolve,
 )
 
+SANDBOX = "standard"
+
 CTX = ExecutionContext()
 
 

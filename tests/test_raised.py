@@ -16,6 +16,8 @@ from hostkit._worker._data import DataError
 from hostkit._worker._failure import describe
 from hostkit._worker._loop import failure_of
 
+SANDBOX = "standard"
+
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

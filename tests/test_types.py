@@ -15,6 +15,8 @@ from hostkit._worker._buffers import Buffers, Forged, read, written
 from hostkit._worker._codec import codec_for
 from hostkit._worker._data import DataError
 
+SANDBOX = "standard"
+
 numpy = pytest.importorskip("numpy")
 
 

@@ -8,13 +8,14 @@ import hostkit
 
 pytest.importorskip("user_auth_plugin", reason="the sample plugins are installed by tox")
 
+SANDBOX = "standard"
 PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture
 def auth(new_host, isolation, tmp_path):
     config = {"database_url": f"sqlite:///{tmp_path / 'users.db'}", "secret": "s" * 40}
-    host = new_host(config={"plugins": {"user-auth": {"config": config}}})
+    host = new_host(config={"plugins": {"user-auth": {"config": config, "permissions": {"write": [str(tmp_path)]}}}})
     host.load("user-auth", isolation=isolation)
     return host
 
