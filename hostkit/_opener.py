@@ -203,7 +203,7 @@ class Opener:
             self._monitor.forget()
 
 
-_UNHELD = 'nothing can hold its limits ({}) where it runs; isolation "process", with a sandbox, enforces them'
+_UNHELD = "nothing can hold its limits ({}) where it runs; isolate it, with a sandbox, to enforce them"
 
 
 _WELL = (Status.HEALTHY, Status.DEGRADED, Status.UNKNOWN)

@@ -70,7 +70,7 @@ def test_info_tells_what_plugin_manifest_and_host_say(cli, install_demo, isolati
         "timeout": 30.0,
         "limits": {"max_memory_mb": 256, "max_open_files": 64},
         "recycle": {},
-        "sandbox": "standard" if held else "off",
+        "sandbox": "off",
         "permissions": {},
         "held_by": {"max_memory_mb": "RLIMIT_DATA, watchdog", "max_open_files": "RLIMIT_NOFILE, watchdog"} if held else {},
         "not_held": [] if held else ["max_memory_mb", "max_open_files"],

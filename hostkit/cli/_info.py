@@ -104,7 +104,7 @@ def _show(output: Output, found: dict[str, Any], *, as_json: bool) -> None:
         output.line(line)
     if found["runs"]["not_held"]:
         output.line(
-            'nothing can hold the limits under runs.not_held where it runs; isolation "process", with a sandbox, enforces them'
+            "nothing can hold the limits under runs.not_held where it runs; isolate the plugin, with a sandbox, to enforce them"
         )
 
 

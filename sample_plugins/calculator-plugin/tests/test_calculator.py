@@ -86,6 +86,9 @@ def test_its_manifest_asks_for_a_worker_with_limits(host):
         "isolation": "process",
         "limits": {"memory_bytes": 256 << 20, "cpu_cores": 1},
         "held_by": {"max_memory_mb": "RLIMIT_DATA, watchdog", "max_cpu_cores": "affinity, watchdog"},
+        "sandbox": "standard",
+        "granted": {},
+        "not_granted": [],
     }
 
 
