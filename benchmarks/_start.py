@@ -22,6 +22,7 @@ from ._timing import Peer, interleave
 
 _OURS, _OURS_COMPILING = "hostkit, without pydantic", "hostkit, without pydantic, no bytecode cached"
 _OURS_PYDANTIC = "hostkit, with pydantic"
+_OURS_OFF, _OURS_STRICT = "hostkit, without a sandbox", "hostkit, sandbox strict"
 _FORKED, _FORKED_PYDANTIC = "hostkit, from the template, without pydantic", "hostkit, from the template, with pydantic"
 _MANY = 100
 _FLOOR = "bare interpreter (python -I -S -c pass)"
@@ -32,11 +33,13 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     del turn  # a start is one start
     rounds = max(7, rounds)
     start = Section("Worker start to first answer", base=_FLOOR)
-    memory: dict[str, list[float]] = {name: [] for name in (_OURS, _OURS_PYDANTIC, _FORKED, _FORKED_PYDANTIC)}
+    memory: dict[str, list[float]] = {name: [] for name in (_OURS, _OURS_OFF, _OURS_STRICT, _OURS_PYDANTIC, _FORKED, _FORKED_PYDANTIC)}
     with Host(config={"defaults": {"start": "template"}}) as forking, site({"plain": PLAIN, "models": PYDANTIC}) as place:
         peers = [
             Peer(_OURS, lambda _: _started("plain", memory[_OURS]), number=1),
             Peer(_OURS_COMPILING, lambda _: _started_compiling(place), number=1),
+            Peer(_OURS_OFF, lambda _: _started("plain", memory[_OURS_OFF], "off"), number=1),
+            Peer(_OURS_STRICT, lambda _: _started("plain", memory[_OURS_STRICT], "strict"), number=1),
             Peer(_OURS_PYDANTIC, lambda _: _started("models", memory[_OURS_PYDANTIC]), number=1),
             Peer(_FORKED, lambda _: _started_in(forking, "plain", memory[_FORKED]), number=1),
             Peer(_FORKED_PYDANTIC, lambda _: _started_in(forking, "models", memory[_FORKED_PYDANTIC]), number=1),
@@ -51,6 +54,10 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
             found = interleave(peers, rounds=rounds, turn=0.0)
     start.measured(found)
     start.promise("worker start to first answer, without pydantic", found[_OURS], "s", most=0.045)
+    plain = found[_OURS_OFF]
+    adds = {each: [one - other for one, other in zip(found[each], plain, strict=True)] for each in (_OURS, _OURS_STRICT)}
+    start.promise("what the sandbox adds to that, standard", adds[_OURS], "s", most=0.005)
+    start.rows += [Row(f"what the sandbox adds, {each}", adds[name], "s") for each, name in (("standard", _OURS), ("strict", _OURS_STRICT))]
     start.promise("worker start to first answer, from the template", found[_FORKED], "s", most=0.010)
     start.promise("the same with pydantic", found[_FORKED_PYDANTIC], "s", most=0.025)
     idle = Section("Unique memory of an idle worker (USS)")
@@ -100,8 +107,8 @@ class _with_bytecode:  # noqa: N801 - reads as a phrase where it is used
         sys.dont_write_bytecode = self._before
 
 
-def _started(name: str, memory: list[float]) -> float:
-    with Host() as host:
+def _started(name: str, memory: list[float], sandbox: str = "standard") -> float:
+    with Host(config={"defaults": {"sandbox": sandbox}}) as host:
         return _started_in(host, name, memory)
 
 
