@@ -30,7 +30,8 @@ class Settings:
     Times are seconds, ``max_message`` bytes of JSON in one request or response, and ``max_buffers`` bytes of its blobs and arrays.
     ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set;
     ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
-    or forked from the host's ``template``.
+    or forked from the host's ``template``. ``verified`` has size and sha256 of every file that a worker may import beside the
+    interpreter's and hostkit's own, by absolute path; None where nobody has verified any.
     """
 
     timeout: float = 30.0
@@ -51,6 +52,7 @@ class Settings:
     cgroup: Path | None = None
     recycle: Recycle | None = None
     environment: tuple[str, ...] = ()
+    verified: Mapping[str, tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

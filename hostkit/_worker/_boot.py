@@ -41,7 +41,12 @@ def main(control_fd: int, sited: list[str]) -> None:
     _dump_faults_to(said["faults"])
     _output.capture(said["log"])
     let_see_packages()
-    see_what_the_host_sees(said, sited)
+    if said.get("verified") is None:
+        see_what_the_host_sees(said, sited)
+    else:
+        from ._verified import import_verified_only
+
+        import_verified_only(said)
     server = _load(said, boot, control, ballast)
     thread = Control(control, assembler, server)
     server.arena.ask = thread.ask_memory
@@ -97,12 +102,19 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
         server.loaded = LoadedPlugin(construct(target, said["config"]), settle=server.settle)
         return server
     except LoadFailure as failure:
-        error = {**_failure.describe(failure.__cause__ or failure), "kind": failure.kind, "text": str(failure)}
+        kind = "integrity" if said.get("verified") is not None and _unverified(failure.__cause__) else failure.kind
+        error = {**_failure.describe(failure.__cause__ or failure), "kind": kind, "text": str(failure)}
     except BaseException as raised:  # nothing of the plugin may end the worker without a word
         error = {**_failure.describe(raised), "kind": "contract", "text": f"loading raised {_failure.message(raised)}"}
     _answer(control, ERROR, error)
     _flush()
     os._exit(1)
+
+
+def _unverified(cause: BaseException | None) -> bool:
+    from ._verified_files import tells_unverified
+
+    return tells_unverified(cause)
 
 
 def _flush() -> None:
