@@ -102,8 +102,9 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
         server.loaded = LoadedPlugin(construct(target, said["config"]), settle=server.settle)
         return server
     except LoadFailure as failure:
-        kind = "integrity" if said.get("verified") is not None and _unverified(failure.__cause__) else failure.kind
-        error = {**_failure.describe(failure.__cause__ or failure), "kind": kind, "text": str(failure)}
+        error = {**_failure.describe(failure.__cause__ or failure), "kind": failure.kind, "text": str(failure)}
+        if said.get("verified") is not None:
+            error.update(_integrity(failure))
     except BaseException as raised:  # nothing of the plugin may end the worker without a word
         error = {**_failure.describe(raised), "kind": "contract", "text": f"loading raised {_failure.message(raised)}"}
     _answer(control, ERROR, error)
@@ -111,10 +112,11 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
     os._exit(1)
 
 
-def _unverified(cause: BaseException | None) -> bool:
-    from ._verified_files import tells_unverified
+def _integrity(failure: LoadFailure) -> dict[str, str]:
+    from ._verified_files import refusal_in
 
-    return tells_unverified(cause)
+    why, text = _failure.clean(refusal_in(failure.__cause__)), str(failure)
+    return {"kind": "integrity", "text": text if why in text else f"{text}: {why}"} if why else {}
 
 
 def _flush() -> None:

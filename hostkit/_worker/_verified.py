@@ -59,7 +59,7 @@ class Finder:
         *kinds, _ = _external._get_supported_file_loaders()  # the last one is for bytecode
         self._kinds = [(suffix, loader) for loader, suffixes in kinds for suffix in suffixes]
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:  # noqa: ARG002 - the import system's call
         """Return a listed module's spec. Raises ``ModuleNotFoundError`` for an import of what is there and isn't listed."""
         spec = self._spec(name, path)
         if spec is None:
@@ -69,7 +69,7 @@ class Finder:
             spec.submodule_search_locations = _external._NamespacePath(name, portions, self._spec)
         return spec
 
-    def _spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
+    def _spec(self, name: str, path: Any) -> Any:
         portions: list[str] = []
         for entry in sys.path if path is None else path:
             spec = self._in(name, entry) if isinstance(entry, str) and entry else None
@@ -93,7 +93,9 @@ class Finder:
                 for suffix, loader in self._kinds:
                     file = f"{place}/__init__{suffix}"
                     if file in self._files:
-                        return _external.spec_from_file_location(name, file, loader=loader(name, file), submodule_search_locations=[place])
+                        return _external.spec_from_file_location(
+                            name, file, loader=loader(name, file), submodule_search_locations=[place]
+                        )
             for suffix, loader in self._kinds:
                 if place + suffix in self._files:
                     return _external.spec_from_file_location(name, place + suffix, loader=loader(name, place + suffix))
@@ -131,7 +133,11 @@ class _Guards:
     def guard_loaders(self) -> None:
         """Let loaders of source, bytecode and extension modules take verified bytes alone, whoever made them."""
         files = self._files
-        read, code, bytecode = _external.FileLoader.get_data, _external.SourceLoader.get_code, _external.SourcelessFileLoader.get_code
+        read, code, bytecode = (
+            _external.FileLoader.get_data,
+            _external.SourceLoader.get_code,
+            _external.SourcelessFileLoader.get_code,
+        )
         made, opened = _external.ExtensionFileLoader.create_module, io.open_code
 
         def get_data(loader: Any, path: str) -> Any:
@@ -183,7 +189,9 @@ class _Guards:
         def get_resource_reader(loader: Any, name: str) -> Any:
             if files.trusts(loader.path):
                 return own(loader, name)
-            return _reader(files, loader.path.rpartition("/")[0]) if loader.is_package(name) or sys.version_info >= (3, 10) else None
+            return (
+                _reader(files, loader.path.rpartition("/")[0]) if loader.is_package(name) or sys.version_info >= (3, 10) else None
+            )
 
         def get_namespace_reader(loader: Any, name: str) -> Any:
             places = list(loader._path)
@@ -202,7 +210,9 @@ class _Guards:
 
         def refuse(importer: Any, path: Any) -> None:
             if not files.trusts(str(path)):
-                raise zipimport.ZipImportError(f"{path}: nothing is imported from archives, which nobody has verified", path=str(path))
+                raise zipimport.ZipImportError(
+                    f"{path}: nothing is imported from archives, which nobody has verified", path=str(path)
+                )
             init(importer, path)
 
         zipimport.zipimporter.__init__ = refuse

@@ -96,7 +96,10 @@ class Files:
         if len(data) == size and found == digest:
             return data, ""
         bytes_found = f"more than {size} bytes" if len(data) > int(size) else f"sha256 {found[:12]}… of {len(data)} bytes"
-        return b"", f"{path} isn't what was verified: expected sha256 {str(digest)[:12]}… of {size} bytes, found {bytes_found}; {_REMEDY}"
+        return (
+            b"",
+            f"{path} isn't what was verified: expected sha256 {str(digest)[:12]}… of {size} bytes, found {bytes_found}; {_REMEDY}",
+        )
 
 
 def _read(path: str, most: int) -> bytes:
@@ -129,12 +132,10 @@ def unverified(words: str, name: str | None, path: str | None, kind: type[Import
     return error
 
 
-def tells_unverified(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, is one of those."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen and len(seen) < 16:
+def refusal_in(error: BaseException | None) -> str:
+    """Return the words of such an error, where it is one or was raised from one; else nothing."""
+    for _ in range(16):
         if isinstance(error, ImportError) and _MARK in vars(error):
-            return True
-        seen.append(error)
-        error = error.__cause__
-    return False
+            return str(error)
+        error = None if error is None else error.__cause__
+    return ""

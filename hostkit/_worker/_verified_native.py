@@ -9,7 +9,7 @@ name (SONAME, by which glibc knows what is loaded already). Everything else come
 
 from __future__ import annotations
 
-import _imp  # type: ignore[import-not-found]
+import _imp
 import fcntl
 import itertools
 import os
@@ -45,11 +45,11 @@ class Sealed:
         self._count = itertools.count(1)
         self._modules: dict[str, str] = {}
         self._lock = threading.RLock()  # guards _libraries, and is held while they are loaded, which runs no Python code
-        self._libraries: dict[str, int] = {}
+        self._libraries: dict[str, str] = {}
 
     def module(self, spec: Any, again: Any) -> Any:
-        """Make an extension module; ``again`` is its spec under the name that the linker gets."""
-        path = spec.origin
+        """Make an extension module; ``again`` is its spec with the table's path, which becomes the name that the linker gets."""
+        path = again.origin
         known = self._modules.get(path)
         if known is not None:  # the linker has it by this name, and needs no file any more
             again.origin = known
@@ -78,27 +78,32 @@ class Sealed:
 
     def library(self, path: str, mode: int) -> int:
         """Return the handle of a listed shared library. Raises ``ImportError``, and ``OSError`` as the linker does."""
-        return self._load(path, (), mode)
+        from _ctypes import dlopen
 
-    def _load(self, path: str, inherited: Sequence[str], mode: int) -> int:
-        from _ctypes import dlopen  # type: ignore[import-not-found]
+        return dlopen(self._modules.get(path) or self._load(path, ()), mode)
+
+    def _load(self, path: str, inherited: Sequence[str]) -> str:
+        """Load a library, once, and return the name by which the linker has it."""
+        from _ctypes import dlopen
 
         with self._lock:
             if path in self._libraries:
                 return self._libraries[path]
             elf = _Elf(self._files.code(path), path)
-            self._libraries[path] = 0  # for libraries that need each other
+            self._libraries[path] = ""  # for libraries that need each other
             try:
                 self._load_needed(elf, inherited)
                 fd = _copy(elf)
                 try:
-                    self._libraries[path] = handle = dlopen(self._name(fd), mode)
+                    name = self._name(fd)
+                    dlopen(name, os.RTLD_NOW)
                 finally:
                     os.close(fd)
             except BaseException:
                 del self._libraries[path]
                 raise
-            return int(handle)
+            self._libraries[path] = name
+            return name
 
     def _load_needed(self, elf: _Elf, inherited: Sequence[str]) -> list[str]:
         """Load what is listed of the libraries that a file needs; return those that lie where it looks for them and aren't."""
@@ -107,7 +112,7 @@ class Sealed:
             places = [os.path.normpath(f"{place}/{name}") for place in (*elf.search, *inherited)]
             listed = next(filter(None, map(self._files.listed, places)), None)
             if listed is not None:
-                self._load(listed, (*elf.search, *inherited), os.RTLD_NOW)
+                self._load(listed, (*elf.search, *inherited))
             else:
                 missing += [place for place in places if os.path.exists(place)]
         return missing
@@ -128,7 +133,7 @@ class _Elf:
         self.cut: list[int] = []  # where the entries are that are taken out
         try:
             self._read()
-        except (struct.error, IndexError, ValueError, StopIteration) as error:
+        except (struct.error, IndexError, OverflowError, ValueError, StopIteration) as error:
             raise unverified(f"{path} is no shared object that hostkit can read: {error}", None, path) from error
 
     def _read(self) -> None:
@@ -170,9 +175,9 @@ class _Elf:
 
 def _copy(elf: _Elf) -> int:
     """Return a descriptor of a file in memory that nobody can change any more. Raises ``ImportError`` where there is none."""
-    name = os.path.basename(elf.path)[:200]
     try:
-        fd = _memory(name)
+        os.stat("/proc/self/fd")  # the only way by which the linker gets there
+        fd = _memory(os.path.basename(elf.path)[:200])
     except (OSError, AttributeError) as error:
         raise unverified(f"{elf.path} can't be loaded from memory, as verified files are: {error}", None, elf.path) from error
     try:
