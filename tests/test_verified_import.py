@@ -256,6 +256,14 @@ def test_a_namespace_package_has_what_is_listed_of_it_wherever_it_lies(worker, s
     assert not canary.exists()
 
 
+def test_a_directory_of_listed_data_does_not_take_the_place_of_a_module_that_is_not_listed(worker, site, evil, canary):
+    (site / "p" / "part").mkdir(parents=True)
+    (site / "p" / "part" / "data.txt").write_text("")
+    with pytest.raises(PluginFailed, match="part.py isn't among the verified files"):
+        worker({"part.py": evil}, without=["part.py"])("import p.part")
+    assert not canary.exists()
+
+
 # Libraries go these ways, each past the ordinary import.
 WAYS = {
     "spec_from_file_location": """

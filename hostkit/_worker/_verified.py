@@ -62,9 +62,16 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:  # noqa: ARG002 - the import system's call
         """Return a listed module's spec. Raises ``ModuleNotFoundError`` for an import of what is there and isn't listed."""
         spec = self._spec(name, path)
-        if spec is None:
-            self._tell_unlisted(name, path)
-        elif spec.loader is None:
+        if spec is not None and spec.loader is not None:
+            return spec
+        # A directory of that name, with listed files in it, doesn't count beside a module.
+        there = _external.PathFinder.find_spec(name, path)
+        if there is not None and there.has_location:
+            # Only whoever imports it wants it. Others ask what there is, to do without.
+            if sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+                raise unverified(f"{name}: {not_listed(there.origin)}", name, there.origin, ModuleNotFoundError)
+            return None
+        if spec is not None:
             portions = spec.submodule_search_locations
             spec.submodule_search_locations = _external._NamespacePath(name, portions, self._spec)
         return spec
@@ -104,15 +111,6 @@ class Finder:
                 spec.submodule_search_locations = [place]
                 return spec
         return None
-
-    def _tell_unlisted(self, name: str, path: Any) -> None:
-        # Only whoever imports it wants it. Others ask what there is, to do without.
-        asker = sys._getframe(3)
-        if asker.f_code.co_name != "_find_and_load_unlocked":
-            return
-        spec = _external.PathFinder.find_spec(name, path)
-        if spec is not None and spec.has_location:
-            raise unverified(f"{name}: {not_listed(spec.origin)}", name, spec.origin, ModuleNotFoundError)
 
     def find_distributions(self, context: Any = None) -> Any:
         """Yield distributions for ``importlib.metadata``."""
