@@ -31,7 +31,8 @@ class Settings:
     ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set;
     ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
     or forked from the host's ``template``. ``verified`` has size and sha256 of every file that a worker may import beside the
-    interpreter's and hostkit's own, by absolute path; None where nobody has verified any.
+    interpreter's and hostkit's own, by absolute path; None where nobody has verified any. Whoever lists a ``.pyc`` of ``__pycache__``
+    beside its source vouches for it: it is run in the source's place.
     """
 
     timeout: float = 30.0

@@ -214,6 +214,25 @@ def test_poisoned_bytecode_beside_a_listed_source_does_not_run(worker, site, tmp
     assert not canary.exists()
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_bytecode_that_the_table_vouches_for_saves_the_compiler_its_work(install, verified, site, evil, canary, kept):
+    install("p", RUN, files={"part.py": GOOD})
+    source = site / "p" / "part.py"
+    cached = Path(importlib.util.cache_from_source(str(source)))
+    py_compile.compile(str(source), str(cached))
+    vouched = cached.read_bytes().replace(b"good", b"fast")
+    cached.write_bytes(vouched)
+    host = verified({**table_of(site), str(cached): (len(vouched), hashlib.sha256(vouched).hexdigest())})
+    if not kept:  # somebody else's now
+        cached.write_bytes(vouched.replace(b"fast", b"evil"))
+    lines = "import p.part; answer = [p.part.answer, p.part.__loader__.get_code('p.part').co_filename]"
+    assert host.execute("p", lines) == ["fast" if kept else "good", str(source)]
+    source.write_text(evil)
+    with pytest.raises(PluginFailed, match="part.py isn't what was verified"):
+        host.execute("p", "import sys; del sys.modules['p.part']; import p.part")
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_bytecode_without_a_source_is_refused_listed_or_not(worker, site, tmp_path, evil, canary, listed):
     (site / "p").mkdir()

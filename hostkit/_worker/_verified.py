@@ -4,8 +4,9 @@ import ─► Finder: where is it, by the table alone ─► loader: bytes read 
 
 Two things stand behind each other. The finder takes the place of the path-based one on ``sys.meta_path``. And the interpreter's
 loaders of files read only what is in the table, so that a library that goes past the finder, with ``spec_from_file_location``,
-``runpy``, ``pkgutil`` or a finder of its own, gets verified bytes or an error as well. No bytecode is read from a file nor written to
-one, nothing is imported from archives, no .pth file is run.
+``runpy``, ``pkgutil`` or a finder of its own, gets verified bytes or an error as well. Bytecode is read from a file only where the
+table has the file beside its source, for the host has compared the two then; none is written. Nothing is imported from archives, no
+.pth file is run.
 
 Code that reads a file itself and executes it is the plugin's own doing. It can undo all this, too: what is not verified is kept
 from running by accident here, and from being swapped in from outside, not from a plugin that was verified and means harm.
@@ -143,7 +144,7 @@ class _Guards:
 
         def get_code(loader: Any, name: str) -> Any:
             path = str(loader.get_filename(name))
-            return code(loader, name) if files.trusts(path) else loader.source_to_code(files.code(path, name), path)
+            return code(loader, name) if files.trusts(path) else self._code(loader, name, path)
 
         def get_bytecode(loader: Any, name: str) -> Any:
             path = str(loader.get_filename(name))
@@ -163,6 +164,16 @@ class _Guards:
         _external.ExtensionFileLoader.create_module = create_module
         io.open_code = open_code
 
+    def _code(self, loader: Any, name: str, path: str) -> Any:
+        source = self._files.code(path, name)
+        if type(loader).source_to_code is not _external.SourceLoader.source_to_code:  # one that compiles in its own way
+            return loader.source_to_code(source, path)
+        cached = _external.cache_from_source(path)
+        compiled = self._files.vouched(cached)
+        if compiled is None or compiled[:4] != _external.MAGIC_NUMBER:
+            return loader.source_to_code(source, path)
+        return _external._compile_bytecode(memoryview(compiled)[16:], name=name, bytecode_path=cached, source_path=path)
+
     def _extension(self, spec: Any) -> Any:
         listed = self._files.listed(spec.origin)
         if listed is None:
@@ -181,24 +192,27 @@ class _Guards:
     def guard_resources(self) -> None:
         """Let packages offer as their resources what is listed."""
         files = self._files
-        namespace = getattr(_external, "NamespaceLoader", None) or _external._NamespaceLoader
-        own, own_of_namespace = _external.FileLoader.get_resource_reader, namespace.get_resource_reader
+        own = _external.FileLoader.get_resource_reader
 
         def get_resource_reader(loader: Any, name: str) -> Any:
             if files.trusts(loader.path):
                 return own(loader, name)
             return (
-                _reader(files, loader.path.rpartition("/")[0]) if loader.is_package(name) or sys.version_info >= (3, 10) else None
+                _reader(files, loader.path.rpartition("/")[0]) if sys.version_info >= (3, 10) or loader.is_package(name) else None
             )
+
+        _external.FileLoader.get_resource_reader = get_resource_reader
+        if sys.version_info < (3, 10):  # which asks the loader itself, and nobody for a namespace package's
+            _external.SourceFileLoader.files = lambda loader: get_resource_reader(loader, loader.name).files()
+            return
+        namespace = getattr(_external, "NamespaceLoader", None) or _external._NamespaceLoader
+        own_of_namespace = namespace.get_resource_reader
 
         def get_namespace_reader(loader: Any, name: str) -> Any:
             places = list(loader._path)
             return own_of_namespace(loader, name) if all(map(files.trusts, places)) else _reader(files, *places)
 
-        _external.FileLoader.get_resource_reader = get_resource_reader
         namespace.get_resource_reader = get_namespace_reader
-        if sys.version_info < (3, 10):  # which asks the loader itself
-            _external.SourceFileLoader.files = lambda loader: get_resource_reader(loader, loader.name).files()
 
     def guard_archives(self) -> None:
         """Import nothing from archives but the interpreter's own."""

@@ -78,6 +78,13 @@ class Files:
             raise unverified(trouble, name, path)
         return data
 
+    def vouched(self, path: str) -> bytes | None:
+        """Return a file's verified bytes, or None where it isn't listed, or isn't any more what it was then."""
+        try:
+            return self._verified(path)[0] or None if path in self._table else None
+        except OSError:
+            return None
+
     def data(self, path: str) -> bytes:
         """Return a file's verified bytes, for whoever reads data. Raises ``FileNotFoundError`` and ``OSError``."""
         listed = self.listed(path)
