@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from hostkit import IntegrityError, PluginFailed, PluginLoadError, _importable, _opener
+from hostkit._config import PluginConfig
 
 # Runs what it is sent, and returns its answer.
 RUN = """
@@ -30,7 +31,8 @@ class P:
         exec(request, names)
         return names["answer"]
 """
-# What must never run says so on the disk.
+# What must never run says so on the disk, which no sandbox may keep it from.
+OPEN = {"sandbox": "off"} if "sandbox" in PluginConfig.model_fields else {}
 EVIL = "open({!r}, 'w').close()\nanswer = 'evil'\n"
 GOOD = "answer = 'good'\n"
 
@@ -69,7 +71,7 @@ def verified(new_host, site, monkeypatch):
             return replace(decided, settings=replace(decided.settings, verified=table))
 
         monkeypatch.setattr(_opener, "decide", decide)
-        return new_host(config={**(config or {}), "plugins": {"p": {"isolation": "process", **plugin}}})
+        return new_host(config={**(config or {}), "plugins": {"p": {"isolation": "process", **OPEN, **plugin}}})
 
     return start
 
@@ -398,7 +400,7 @@ def test_no_pth_file_is_run(install, verified, new_host, site, tmp_path, monkeyp
     install("p", RUN)
     (site / "x.pth").write_text(f"import os; open({str(canary)!r}, 'w').close()\n")
     monkeypatch.setattr(_importable, "_site_dirs", lambda: [str(site)])
-    plain = new_host(config={"plugins": {"p": {"isolation": "process"}}})
+    plain = new_host(config={"plugins": {"p": {"isolation": "process", **OPEN}}})
     plain.load("p")
     assert canary.exists(), "this is how workers start otherwise"
     canary.unlink()
