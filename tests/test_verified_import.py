@@ -562,6 +562,15 @@ def test_modules_that_are_loaded_one_after_the_other_are_not_taken_for_one_anoth
     assert worker()(lines) == [True, True, True, True, []], "each is its own, and no descriptor is kept"
 
 
+def test_ctypes_is_not_led_from_the_systems_libraries_to_others(worker, native):
+    lines = f"""
+        import ctypes
+        ctypes.CDLL("/usr/lib/../..{native}")
+    """
+    with pytest.raises(PluginFailed, match="isn't among the verified files"):
+        worker(without=[native.name])(lines)
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_ctypes_loads_what_comes_with_a_package_from_sealed_memory_or_not_at_all(worker, native, listed):
     lines = f"""

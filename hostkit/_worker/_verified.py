@@ -15,6 +15,7 @@ from running by accident here, and from being swapped in from outside, not from 
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from ._output import _ImportWatch
@@ -235,11 +236,14 @@ class _Guards:
 
         def dlopen(name: Any, mode: int = 0) -> Any:
             path = str(name or "")
-            if "/" not in path or files.trusts(path) or (path.startswith(_SYSTEM) and "-packages/" not in path):
+            if "/" not in path:  # the system looks where it keeps them
                 return plain(name, mode)
-            listed = files.listed(path)
+            path = os.path.realpath(path)
+            if files.trusts(path) or (path.startswith(_SYSTEM) and "-packages/" not in path):
+                return plain(path, mode)
+            listed = files.listed(str(name)) or files.listed(path)
             if listed is None:
-                raise OSError(not_listed(path))
+                raise OSError(not_listed(str(name)))
             return self._sealed().library(listed, mode)
 
         module._dlopen = dlopen
