@@ -11,6 +11,7 @@ import py_compile
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -596,3 +597,28 @@ def test_what_is_no_shared_object_at_all_is_an_import_error(worker, site):
     with pytest.raises(PluginFailed, match="no shared object that hostkit can read") as caught:
         worker()("import p.part")
     assert caught.value.remote_type == "ImportError"
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no compiler")
+@pytest.mark.parametrize("where", ["$ORIGIN", "a place of its own"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_library_that_another_one_needs_is_verified_wherever_it_is_looked_for(worker, site, tmp_path, canary, where, listed):
+    """Its constructor runs as soon as the linker has loaded it."""
+    (site / "p").mkdir()
+    place = site / "p" if where == "$ORIGIN" else tmp_path / "libraries"
+    place.mkdir(exist_ok=True)
+    compiler = ["gcc", "-shared", "-fPIC", "-x", "c", "-"]
+    tell = f'#include <stdio.h>\n__attribute__((constructor)) static void tell(void) {{ fclose(fopen("{canary}", "w")); }}\nint inner(void) {{ return 7; }}\n'
+    inner, outer = place / "libinner-hostkit.so", site / "p" / "libouter.so"
+    subprocess.run([*compiler, "-o", inner, f"-Wl,-soname,{inner.name}"], input=tell, text=True, check=True)
+    rpath = f"-Wl,-rpath,{where if place == site / 'p' else place}"
+    needs = "int inner(void);\nint outer(void) { return inner(); }\n"
+    subprocess.run([*compiler, "-o", outer, "-x", "none", inner, rpath], input=needs, text=True, check=True)
+    run = worker(beside=[place], without=() if listed else [inner.name])
+    lines = f"import ctypes; answer = [ctypes.CDLL({str(outer)!r}).outer(), {str(inner)!r} in open('/proc/self/maps').read()]"
+    if listed:
+        assert run(lines) == [7, False]
+    else:
+        with pytest.raises(PluginFailed, match=inner.name):
+            run(lines)
+    assert canary.exists() is listed

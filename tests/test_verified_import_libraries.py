@@ -116,8 +116,13 @@ def test_a_plugin_with_numpy_runs_from_verified_bytes_down_to_the_libraries_that
 
 @pytest.mark.parametrize(
     ("source", "names", "part"),
-    [(SUM, PYDANTIC, "/_pydantic_core."), (PRODUCT, ("numpy",), "/_multiarray_umath."), (PRODUCT, ("numpy",), "openblas")],
-    ids=["pydantic", "numpy", "openblas"],
+    [
+        (SUM, PYDANTIC, "/_pydantic_core."),
+        (PRODUCT, ("numpy",), "/_multiarray_umath."),
+        (PRODUCT, ("numpy",), "openblas"),
+        (PRODUCT, ("numpy",), "gfortran"),
+    ],
+    ids=["pydantic", "numpy", "openblas", "gfortran"],
 )
 @pytest.mark.parametrize("listed", [True, False], ids=["other bytes", "not listed"])
 def test_native_code_of_other_bytes_or_that_is_not_listed_is_an_integrity_error(host_with, source, names, part, listed):

@@ -63,7 +63,7 @@ class Sealed:
             module = self._made(spec, again)
         except ImportError as error:
             if missing:
-                raise unverified(f"{error}; {not_listed(missing[0])}", spec.name, path) from error
+                raise _without(missing, error, spec.name, path) from error
             raise
         finally:
             os.close(fd)
@@ -77,13 +77,17 @@ class Sealed:
         return module
 
     def library(self, path: str, mode: int) -> int:
-        """Return the handle of a listed shared library. Raises ``ImportError``, and ``OSError`` as the linker does."""
+        """Return the handle of a listed shared library. Raises ``OSError``, as the linker does."""
         from _ctypes import dlopen
 
-        return dlopen(self._modules.get(path) or self._load(path, ()), mode)
+        try:
+            name = self._modules.get(path) or self._load(path, ())
+        except ImportError as error:
+            raise OSError(str(error)) from error
+        return dlopen(name, mode)
 
     def _load(self, path: str, inherited: Sequence[str]) -> str:
-        """Load a library, once, and return the name by which the linker has it."""
+        """Load a library, once, and return the name by which the linker has it. Raises ``ImportError``."""
         from _ctypes import dlopen
 
         with self._lock:
@@ -92,11 +96,13 @@ class Sealed:
             elf = _Elf(self._files.code(path), path)
             self._libraries[path] = ""  # for libraries that need each other
             try:
-                self._load_needed(elf, inherited)
+                missing = self._load_needed(elf, inherited)
                 fd = _copy(elf)
                 try:
                     name = self._name(fd)
                     dlopen(name, os.RTLD_NOW)
+                except OSError as error:
+                    raise _without(missing, error, None, path) from error
                 finally:
                     os.close(fd)
             except BaseException:
@@ -120,6 +126,13 @@ class Sealed:
     def _name(self, fd: int) -> str:
         # The linker takes a name that it has seen for what it loaded then, whatever the descriptor is now.
         return f"/proc/self/fd{'/' * next(self._count)}{fd}"
+
+
+def _without(missing: Sequence[str], error: Exception, name: str | None, path: str) -> ImportError:
+    """Return the error for what the linker didn't take, perhaps because of a library that it was not let have."""
+    if missing:
+        return unverified(f"{error}; {not_listed(missing[0])}", name, path)
+    return ImportError(str(error), name=name, path=path)
 
 
 class _Elf:
