@@ -79,6 +79,7 @@ class Greeting:
             "cap": opening.settings.max_message,
             "buffers": opening.settings.max_buffers,
             "timeout": opening.settings.timeout,
+            "verified": None if opening.settings.verified is None else {"files": dict(opening.settings.verified)},
         }
 
     def boot(self, wires: Wires, temporary: str, broker: int) -> bytes:

@@ -72,7 +72,8 @@ class Link:
         self._asked_to_close = False
         self._said_goodbye = False
         self._greeting = Greeting(opening, target)
-        self._template = opening.template
+        # What it has imported, nobody has verified.
+        self._template = opening.template if opening.settings.verified is None else None
         self._temporary = ""
         self._broker: Broker | None = None
         self._broker_fd = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,9 @@ class Settings:
     ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
     or forked from the host's ``template``; ``sandbox`` to what it is confined, ``off``, ``standard`` or ``strict``, but for what is in
     ``grants``.
+    ``verified`` has size and SHA-256 of every file that a worker may import beside the interpreter's and hostkit's own, by absolute
+    path; None where it may import anything. Whoever lists a ``.pyc`` of ``__pycache__`` beside its source vouches for it: it is run in
+    the source's place.
     """
 
     timeout: float = 30.0
@@ -59,6 +62,8 @@ class Settings:
     environment: tuple[str, ...] = ()
     sandbox: str = "off"
     grants: Grants = NOTHING
+    # Not compared: the same settings are the same, whatever was installed anew meanwhile.
+    verified: Mapping[str, tuple[int, str]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 from ._errors import (
     CallCancelled,
     CallError,
+    IntegrityError,
     InvalidRequest,
     InvalidResponse,
     PluginFailed,
@@ -63,12 +64,15 @@ def invalid_response(rows: list[dict[str, str]], *, plugin: str, request_id: str
     return _data_error(rows, {"plugin": plugin, "request_id": request_id, "phase": "response"})
 
 
-def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError | SandboxUnavailable:
+def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError | IntegrityError | SandboxUnavailable:
     """Return the error for a plugin that can't be loaded, from ``LoadFailure`` data."""
+    words = f"plugin {plugin!r} can't be loaded: {text_of(said.get('text'))}"
     if said.get("kind") == "sandbox":
-        return SandboxUnavailable(f"plugin {plugin!r} is not run: {text_of(said.get('text'))}")
+        return SandboxUnavailable(words)
+    if said.get("kind") == "integrity":
+        return IntegrityError(words)
     return PluginLoadError(
-        f"plugin {plugin!r} can't be loaded: {text_of(said.get('text'))}",
+        words,
         plugin=plugin,
         kind=text_of(said.get("kind")),
         remote_type=text_of(said.get("type")),

@@ -43,7 +43,12 @@ def main(control_fd: int, sited: list[str]) -> None:
     if said["sandbox"] is not None:
         _confine(said["sandbox"], control)
     let_see_packages()
-    see_what_the_host_sees(said, sited)
+    if said.get("verified") is None:
+        see_what_the_host_sees(said, sited)
+    else:
+        from ._verified import import_verified_only
+
+        import_verified_only(said)
     server = _load(said, boot, control, ballast)
     thread = Control(control, assembler, server)
     server.arena.ask = thread.ask_memory
@@ -111,11 +116,20 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
         return server
     except LoadFailure as failure:
         error = {**_failure.describe(failure.__cause__ or failure), "kind": failure.kind, "text": str(failure)}
+        if said.get("verified") is not None:
+            error.update(_integrity(failure))
     except BaseException as raised:  # nothing of the plugin may end the worker without a word
         error = {**_failure.describe(raised), "kind": "contract", "text": f"loading raised {_failure.message(raised)}"}
     _answer(control, ERROR, error)
     _flush()
     os._exit(1)
+
+
+def _integrity(failure: LoadFailure) -> dict[str, str]:
+    from ._verified_files import refusal_in
+
+    why, text = _failure.clean(refusal_in(failure.__cause__)), str(failure)
+    return {"kind": "integrity", "text": text if why in text else f"{text}: {why}"} if why else {}
 
 
 def _flush() -> None:
