@@ -335,7 +335,7 @@ def test_the_template_ends_with_its_host_and_with_its_hosts_death(forked, instal
     assert template not in children_of(os.getpid())
     program = """
         import os, signal, hostkit
-        host = hostkit.Host(config={"defaults": {"start": "template"}})
+        host = hostkit.Host(config={"defaults": {"start": "template", "sandbox": "off"}})
         host.load("asked", isolation="process")
         print(host._loader._opener._template.pid, host.execute("asked", "os.getpid()"), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
