@@ -586,7 +586,7 @@ def act_memory_program():
     return raw("execveat", fd, b"", 0, 0, 0x1000)
 def act_clone3(): return raw("clone3", 0, 0)
 def act_of_next_year(): return raw(499)
-def act_capabilities(): return open("/proc/self/status").read().split("CapBnd:")[1].split()[0]
+def act_capabilities(): return open("/proc/self/status").read().split("CapBnd:", 1)[1].split(maxsplit=1)[0]
 """
 
 
@@ -654,7 +654,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 def tried(act, *arguments):
     try: return act(*arguments)
     except OSError: pass
-for task in range(os.getpid(), os.getpid() + 5):
+for task in os.listdir("/proc/self/task"):
     for name in (f"/proc/self/task/{task}/fd/%d" % said["lifeline"], "/proc/self/fd/%d" % said["lifeline"]):
         for flags in (os.O_WRONLY, os.O_RDWR):
             tried(os.open, name, flags | os.O_NONBLOCK)
