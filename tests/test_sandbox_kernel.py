@@ -586,7 +586,7 @@ def act_memory_program():
     return raw("execveat", fd, b"", 0, 0, 0x1000)
 def act_clone3(): return raw("clone3", 0, 0)
 def act_of_next_year(): return raw(499)
-def act_capabilities(): return open("/proc/self/status").read().split("CapBnd:", 1)[1].split(maxsplit=1)[0]
+def act_capabilities(): return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapBnd"))
 """
 
 
@@ -654,10 +654,6 @@ signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 def tried(act, *arguments):
     try: return act(*arguments)
     except OSError: pass
-for task in os.listdir("/proc/self/task"):
-    for name in (f"/proc/self/task/{task}/fd/%d" % said["lifeline"], "/proc/self/fd/%d" % said["lifeline"]):
-        for flags in (os.O_WRONLY, os.O_RDWR):
-            tried(os.open, name, flags | os.O_NONBLOCK)
 one, other = socket.socketpair()
 other.setblocking(False)
 for fd in range(3, 100):
@@ -671,6 +667,10 @@ for fd in range(3, 100):
                 tried(os.dup2, 0, copy)
                 tried(os.close, copy)
 os.closerange(3, 1000)
+for task in os.listdir("/proc/self/task"):
+    for name in (f"/proc/self/task/{task}/fd/%d" % said["lifeline"], "/proc/self/fd/%d" % said["lifeline"]):
+        for flags in (os.O_WRONLY, os.O_RDWR):
+            tried(os.open, name, flags | os.O_NONBLOCK)
 print("armed", flush=True)
 while True: signal.sigwait([signal.SIGUSR2])
 """
