@@ -515,7 +515,7 @@ def test_there_is_no_network(confined: Confined, level: str) -> None:
 @LEVELS
 def test_a_granted_network_is_tcp_and_udp(confined: Confined, level: str) -> None:
     """No raw sockets and none to programs on this machine."""
-    sockets = SOCKETS.split("def act_bind")[0]
+    sockets = SOCKETS.split("def act_bind", maxsplit=1)[0]
     found = confined(
         RAW
         + sockets
