@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ._sandbox_calls import Unavailable
+from ._sandbox_calls import Unavailable, block_signals
 from ._sandbox_seccomp import install, only_waiting
 
 TYPE_CHECKING = False
@@ -68,9 +68,7 @@ def _close_to_everybody(lifeline: int) -> None:
 
 
 def _keep_only(kernel: Kernel, lifeline: int) -> None:
-    import signal
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    block_signals()
     try:
         kernel.call("close_range", lifeline + 1, _LAST_FD, _CLOSE_RANGE_UNSHARE)
         kernel.call("close_range", 0, lifeline - 1, 0)

@@ -16,7 +16,7 @@ import select
 import signal
 import struct
 
-from ._sandbox_calls import Unavailable
+from ._sandbox_calls import Unavailable, block_signals
 from ._sandbox_privileges import renounce
 
 TYPE_CHECKING = False
@@ -96,7 +96,7 @@ def _write(path: str, text: str) -> None:
 
 def _relay(kernel: Kernel, init: int, verdict: int, lifeline: int) -> NoReturn:
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        block_signals()
         _close_all_but(kernel, verdict, lifeline)
         os.waitpid(init, 0)
         answer = os.read(verdict, _VERDICT.size)
@@ -118,7 +118,7 @@ def _end_as(status: int) -> None:
 
 def _reap(kernel: Kernel, worker: int, told: int, said: int, uid: int | None) -> NoReturn:
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        block_signals()
         os.write(said, _settle(kernel, told, said, uid).encode())
         os.close(said)
         while True:
