@@ -1040,3 +1040,26 @@ def _run(program: list[tuple[int, int, int, int]], architecture: int, number: in
         else:
             assert code == 0x06
             return constant
+
+
+def test_what_surrounds_the_private_directory_can_be_granted(confined: Confined, user: dict[str, Any]) -> None:
+    """The new root grows over the private directory: neither its parent nor the whole tree is in its way."""
+    found = confined(
+        """
+        def act_private(): return os.listdir(os.environ["TMPDIR"])
+        def act_around():
+            path = os.path.dirname(os.environ["TMPDIR"]) + "/hostkit-%d" % os.getppid()
+            with open(path, "w") as file: file.write("x")
+            os.unlink(path)
+            return "written"
+        def act_root(): return {"usr", "proc", "dev"} <= set(os.listdir("/"))
+        def act_read(): return bool(open("/etc/passwd").read())
+        def act_root_is_read_only(): os.mkdir("/hostkit")
+        """,
+        level="strict",
+        list=["/"] if user["options"] else [],  # root's own home is closed to its throwaway user
+        write=["/tmp"],  # noqa: S108
+    )
+    assert found.pop("root_is_read_only") in {DENIED, "OSError"}
+    assert found.pop("root") == (True if user["options"] else DENIED)
+    assert found == {"private": [], "around": "written", "read": DENIED if user["options"] else "FileNotFoundError"}
