@@ -53,11 +53,15 @@ def if_null(argument: int, then: Program, otherwise: Program) -> Program:
 def by_number(machine: str, answers: Mapping[int, Program], *, otherwise: Program, last: int, later: Program) -> Program:
     """Answer each system call: by its number, ``otherwise`` up to the number ``last``, ``later`` from there on. What was compiled
     for another machine, or for x32, is trapped."""
-    starts: list[tuple[int, Program]] = [(0, answers.get(0, otherwise))]
-    for number in range(1, last + 1):
-        found = answers.get(number, otherwise)
-        if found != starts[-1][1]:
-            starts.append((number, found))
+    starts: list[tuple[int, Program]] = [(0, otherwise)]
+    for number in sorted(answers):
+        if starts[-1][0] == number:
+            starts.pop()
+        if not starts or starts[-1][1] is not answers[number]:
+            starts.append((number, answers[number]))
+        starts.append((number + 1, otherwise))
+    if starts[-1][0] == last + 1:
+        starts.pop()
     starts.append((last + 1, later))
     if machine == "x86_64":
         starts.append((_X32, TRAP))

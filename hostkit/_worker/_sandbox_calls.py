@@ -54,6 +54,13 @@ def known_numbers(machine: str) -> dict[str, int] | None:
     return numbers
 
 
+def block_signals() -> None:
+    """Keep every signal that can be kept from this thread."""
+    # Of signal itself, which makes an enum of each number, the stubs know.
+    plain: Any = __import__("_signal")
+    plain.pthread_sigmask(plain.SIG_BLOCK, plain.valid_signals())
+
+
 def address(data: bytearray) -> int:
     """Return where ``data`` lies. It must outlive every use of that, and keep its size."""
     import _ctypes

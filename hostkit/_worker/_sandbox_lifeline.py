@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ._sandbox_calls import Unavailable
+from ._sandbox_calls import Unavailable, block_signals
 from ._sandbox_seccomp import install, only_waiting
 
 TYPE_CHECKING = False
@@ -28,8 +28,7 @@ def guard(kernel: Kernel, lifeline: int) -> None:
     """Move ``lifeline``, which is armed already, out of this process's descriptors."""
     import _thread
 
-    # Whoever opened it anew through /proc/self/fd would hold a write end, and the host's end would be nobody's.
-    os.fchmod(lifeline, 0)
+    _close_to_everybody(lifeline)
     filter_program = only_waiting(kernel)
     failures: list[Exception] = []
     ready, forever = _thread.allocate_lock(), _thread.allocate_lock()
@@ -43,8 +42,7 @@ def guard(kernel: Kernel, lifeline: int) -> None:
         except Exception as failure:  # raised by the thread that waits for this one
             failures.append(failure)
         ready.release()
-        if not failures:
-            forever.acquire()
+        forever.acquire()  # after a failure too: under its filter, its end would be the process's
 
     before = _thread.stack_size(_STACK)
     try:
@@ -59,10 +57,18 @@ def guard(kernel: Kernel, lifeline: int) -> None:
     os.close(lifeline)
 
 
-def _keep_only(kernel: Kernel, lifeline: int) -> None:
-    import signal
+def _close_to_everybody(lifeline: int) -> None:
+    """Whoever opened the pipe anew through /proc/self/fd would hold a write end, and the host's death would change nothing."""
+    try:
+        os.fchmod(lifeline, 0)
+    except PermissionError as error:
+        made = os.fstat(lifeline)  # by a host that is another user: then this one can't open it anyway
+        if made.st_uid == os.geteuid() or made.st_mode & 0o077:
+            raise Unavailable("the lifeline's guard", f"fchmod: {error.strerror}") from error
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+def _keep_only(kernel: Kernel, lifeline: int) -> None:
+    block_signals()
     try:
         kernel.call("close_range", lifeline + 1, _LAST_FD, _CLOSE_RANGE_UNSHARE)
         kernel.call("close_range", 0, lifeline - 1, 0)

@@ -16,7 +16,7 @@ import select
 import signal
 import struct
 
-from ._sandbox_calls import Unavailable
+from ._sandbox_calls import Unavailable, block_signals
 from ._sandbox_privileges import renounce
 
 TYPE_CHECKING = False
@@ -30,10 +30,15 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _LAST_FD = 0xFFFFFFFF
 _VERDICT = struct.Struct("i")
 _EX_SOFTWARE = 70
+_READY = "ready"
+_LONGEST_SAYING = 4096
 
 
-def enter(kernel: Kernel, *, lifeline: int, network: object, uid: int | None) -> None:
-    """Return in a new process that is alone in its namespaces. ``uid`` is the user whom that process's init runs as."""
+def enter(kernel: Kernel, *, lifeline: int, network: object, uid: int | None) -> int:
+    """Return in a new process that is alone in its namespaces. ``uid`` is the user whom that process's init runs as.
+
+    What is returned is a descriptor for ``wait_for_init``.
+    """
     _unshare(kernel, network=network, user=uid is None)
     verdict, told = os.pipe()
     init = os.fork()
@@ -41,10 +46,21 @@ def enter(kernel: Kernel, *, lifeline: int, network: object, uid: int | None) ->
         _relay(kernel, init, verdict, lifeline)
     os.close(verdict)
     os.close(lifeline)
+    ready, said = os.pipe()
     worker = os.fork()
     if worker:
-        _reap(kernel, worker, told, uid)
+        _reap(kernel, worker, told, said, uid)
     os.close(told)
+    os.close(said)
+    return ready
+
+
+def wait_for_init(ready: int) -> None:
+    """Return once init will end with the host. Raises ``Unavailable``, here where it can be told, if it couldn't."""
+    with open(ready, "rb", buffering=0) as pipe:
+        mechanism, _, why = pipe.read(_LONGEST_SAYING).decode().partition("\n")
+    if mechanism != _READY:
+        raise Unavailable(mechanism or "namespaces", why or "init ended")
 
 
 def _unshare(kernel: Kernel, *, network: object, user: bool) -> None:
@@ -80,7 +96,7 @@ def _write(path: str, text: str) -> None:
 
 def _relay(kernel: Kernel, init: int, verdict: int, lifeline: int) -> NoReturn:
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        block_signals()
         _close_all_but(kernel, verdict, lifeline)
         os.waitpid(init, 0)
         answer = os.read(verdict, _VERDICT.size)
@@ -100,22 +116,35 @@ def _end_as(status: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
 
 
-def _reap(kernel: Kernel, worker: int, told: int, uid: int | None) -> NoReturn:
+def _reap(kernel: Kernel, worker: int, told: int, said: int, uid: int | None) -> NoReturn:
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        _close_all_but(kernel, told)
-        renounce(kernel, uid=uid)  # forgets the signal of the next line, where it changes the user
-        kernel.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        kernel.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
-        poll = select.poll()
-        poll.register(told, 0)
-        while not poll.poll(0):  # W0 went before the signal was armed
+        block_signals()
+        os.write(said, _settle(kernel, told, said, uid).encode())
+        os.close(said)
+        while True:
             ended, status = os.waitpid(-1, 0)
             if ended == worker:
                 os.write(told, _VERDICT.pack(status))
                 os._exit(0)
     finally:
         os._exit(_EX_SOFTWARE)
+
+
+def _settle(kernel: Kernel, told: int, said: int, uid: int | None) -> str:
+    try:
+        _close_all_but(kernel, told, said)
+        renounce(kernel, uid=uid)  # forgets the signal of the next line, where it changes the user
+        kernel.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        kernel.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except Unavailable as missing:
+        return f"{missing.mechanism}\n{missing.why}"
+    except OSError as error:
+        return f"namespaces\n{error.filename}: {error.strerror}"
+    poll = select.poll()
+    poll.register(told, 0)
+    if poll.poll(0):  # W0 went before the signal was armed
+        os._exit(_EX_SOFTWARE)
+    return _READY
 
 
 def _close_all_but(kernel: Kernel, *kept: int) -> None:

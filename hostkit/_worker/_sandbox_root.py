@@ -54,7 +54,9 @@ class _Root:
         self._mount("tmpfs", "", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m,nr_inodes=8192")
         readable = {path: False for key in ("roots", "execute") for path in said[key]}
         for path, writable in sorted({**readable, **dict.fromkeys(said["write"], True)}.items()):
-            self._grant(path, writable=writable)
+            # The root itself can't be bound over the new one.
+            for each in [f"/{name}" for name in sorted(os.listdir("/"))] if path == "/" else [path]:
+                self._grant(each, writable=writable)
         for path in _DEVICES:
             self._bind(self._arrive(path), _RDONLY | _NOSUID | _NOEXEC)
         self._make_proc()
@@ -64,8 +66,8 @@ class _Root:
         self._enter()
 
     def _grant(self, path: str, *, writable: bool) -> None:
-        if path == "/proc" or path.startswith("/proc/") or not os.path.exists(path):
-            return
+        if path in ("/dev", "/proc") or path.startswith("/proc/") or not os.path.exists(path):
+            return  # the new root has its own
         real = self._arrive(path)
         if real in _DEVICES or self._has(real, writable=writable):
             return

@@ -55,6 +55,9 @@ _WITH_NETWORK = "connect bind listen accept accept4"
 _WITH_SUBPROCESS = "fork vfork execve setsid setpgid"
 _WITH_SIGNALS = "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal"
 
+# With getpid, because the C library has every thread take part in a setuid, and waits for it.
+_FOR_WAITING = "futex restart_syscall rt_sigreturn getpid mmap munmap mprotect madvise brk"
+
 # Every command but those that choose who gets a signal (F_SETOWN, F_SETOWN_EX, F_SETSIG: the kernel sends it, and to anybody of the
 # same user), leases and directory notes.
 _FCNTL = [0, 1, 2, 3, 4, 5, 6, 7, 9, 16, 36, 37, 38, 1030, 1031, 1032, 1033, 1034]
@@ -118,8 +121,11 @@ def program(kernel: Kernel, said: dict[str, Any], *, pid: int, landlock: int) ->
 
 def only_waiting(kernel: Kernel) -> Program:
     """Return the filter for a thread that waits on a lock for ever, whoever writes into its memory."""
-    answers = dict.fromkeys(["futex", "restart_syscall", "rt_sigreturn", "mmap", "munmap", "mprotect", "madvise", "brk"], ALLOW)
-    answers.update(prctl=if_one_of(0, [_PR_GET_SECCOMP], ALLOW, _DENY), exit=KILL)
+    answers = {
+        **dict.fromkeys(_FOR_WAITING.split(), ALLOW),
+        "prctl": if_one_of(0, [_PR_GET_SECCOMP], ALLOW, _DENY),
+        "exit": KILL,  # it would close what the thread is there to keep
+    }
     by = {kernel.numbers[name]: answer for name, answer in answers.items()}
     return by_number(kernel.machine, by, otherwise=_DENY, last=LAST, later=_DENY)
 

@@ -27,7 +27,7 @@ def move(kernel: Kernel, said: dict[str, Any]) -> None:
     """Go on in a process of its own namespaces, root directory and, as root, user."""
     uid = None if os.geteuid() else _FIRST_THROWAWAY + os.getpid() % _THROWAWAYS
     os.chdir("/")  # what a working directory lies on can't be unmounted, by nobody
-    _sandbox_namespaces.enter(kernel, lifeline=said["lifeline"], network=said["network"], uid=uid)
+    ready = _sandbox_namespaces.enter(kernel, lifeline=said["lifeline"], network=said["network"], uid=uid)
     owner = (os.geteuid(), os.getegid()) if uid is None else (uid, uid)
     _sandbox_root.change(kernel, said, uid=owner[0], gid=owner[1])
     renounce(kernel, uid=uid)
@@ -36,6 +36,7 @@ def move(kernel: Kernel, said: dict[str, Any]) -> None:
         # Changing the user closed /proc/self to the worker itself.
         kernel.call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)
         _check(said, uid)
+    _sandbox_namespaces.wait_for_init(ready)
 
 
 def _limit_threads(threads: int, *, others: int) -> None:
