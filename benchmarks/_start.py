@@ -33,7 +33,9 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     del turn  # a start is one start
     rounds = max(7, rounds)
     start = Section("Worker start to first answer", base=_FLOOR)
-    memory: dict[str, list[float]] = {name: [] for name in (_OURS, _OURS_OFF, _OURS_STRICT, _OURS_PYDANTIC, _FORKED, _FORKED_PYDANTIC)}
+    memory: dict[str, list[float]] = {
+        name: [] for name in (_OURS, _OURS_OFF, _OURS_STRICT, _OURS_PYDANTIC, _FORKED, _FORKED_PYDANTIC)
+    }
     with Host(config={"defaults": {"start": "template"}}) as forking, site({"plain": PLAIN, "models": PYDANTIC}) as place:
         peers = [
             Peer(_OURS, lambda _: _started("plain", memory[_OURS]), number=1),
@@ -57,7 +59,9 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     plain = found[_OURS_OFF]
     adds = {each: [one - other for one, other in zip(found[each], plain, strict=True)] for each in (_OURS, _OURS_STRICT)}
     start.promise("what the sandbox adds to that, standard", adds[_OURS], "s", most=0.005)
-    start.rows += [Row(f"what the sandbox adds, {each}", adds[name], "s") for each, name in (("standard", _OURS), ("strict", _OURS_STRICT))]
+    start.rows += [
+        Row(f"what the sandbox adds, {each}", adds[name], "s") for each, name in (("standard", _OURS), ("strict", _OURS_STRICT))
+    ]
     start.promise("worker start to first answer, from the template", found[_FORKED], "s", most=0.010)
     start.promise("the same with pydantic", found[_FORKED_PYDANTIC], "s", most=0.025)
     idle = Section("Unique memory of an idle worker (USS)")

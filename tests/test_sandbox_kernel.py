@@ -115,6 +115,7 @@ def started(user: dict[str, Any], said: dict[str, Any]) -> Iterator[Callable[...
 
         def start(source: str, *, prelude: str = PRELUDE, **grants: Any) -> Worker:
             asked = {**said, **grants}
+            asked.setdefault("roots", asked["read"])
             lifeline, held = os.pipe()
             script = _script({**asked, "lifeline": lifeline}, source, prelude)
             environment = {"TMPDIR": asked["temporary"], "HOME": asked["temporary"], "OPENBLAS_NUM_THREADS": "2"}

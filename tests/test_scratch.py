@@ -12,6 +12,7 @@ import pytest
 
 from hostkit._scratch import Scratch, remove
 
+SANDBOX = "standard"
 PLUGIN = """
 import os, tempfile
 class P:

@@ -1,7 +1,7 @@
 """Give a worker a root directory of its own: what it was granted, bound at the same places, and nothing else.
 
     /                    a tmpfs, read-only
-    roots, execute       bound read-only          write  bound writable, nothing in it can be executed
+    roots, list, execute bound read-only          write  bound writable, nothing in it can be executed
     temporary            a tmpfs of limited size  /dev   null, zero, full, urandom, random       /proc  of its own namespace
 
 Symbolic links on the way to a path are there as well. Landlock narrows all of this further.
@@ -18,6 +18,7 @@ from ._sandbox_calls import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ._sandbox_calls import Kernel
@@ -52,7 +53,8 @@ class _Root:
     def make(self, said: dict[str, Any], owner: str) -> None:
         self._kernel.call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         self._mount("tmpfs", "", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m,nr_inodes=8192")
-        readable = {path: False for key in ("roots", "execute") for path in said[key]}
+        readable = {path: False for path in (*said["roots"], *said["execute"])}
+        readable.update((path, False) for path in said["list"] if not _shows_by_itself(path, readable))
         for path, writable in sorted({**readable, **dict.fromkeys(said["write"], True)}.items()):
             # The root itself can't be bound over the new one.
             for each in [f"/{name}" for name in sorted(os.listdir("/"))] if path == "/" else [path]:
@@ -148,3 +150,8 @@ class _Root:
         os.chdir("/")
         read_only = struct.pack("@QQQQ", _RDONLY | _NOSUID | _NODEV, 0, 0, 0)
         call("mount_setattr", _AT_FDCWD, b"/", 0, read_only, len(read_only))
+
+
+def _shows_by_itself(path: str, granted: Iterable[str]) -> bool:
+    """Whether something in a directory is granted, so that the directory is there, with that in it."""
+    return any(each.startswith(f"{path}/") for each in granted)
