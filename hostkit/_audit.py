@@ -61,11 +61,13 @@ class Audit:
     With ``enforced()`` true nothing is loaded whose entry can't be written.
     """
 
-    def __init__(self, app: str, file: Path | None, enforced: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, app: str, file: Path | None, enforced: Callable[[], bool] = lambda: False, *, sieve: Sieve | None = None
+    ) -> None:
         self.enforced = enforced
         self._app = app
         self._dropped = 0
-        self._refusals = Sieve(_BURST, _PER_SECOND)
+        self._refusals = sieve or Sieve(_BURST, _PER_SECOND)
         self._file = self._opened(file)
         self.forget()
 

@@ -66,11 +66,11 @@ class AuditFile:
     def _append(self, descriptor: int, news: Sequence[News], *, sync: bool) -> None:
         now = os.fstat(descriptor)
         last, rest = _tail(descriptor, now.st_size)
-        if last is None and now.st_size and not (rest.startswith(_FIRST) and b"\n" not in rest):
+        if last is None and now.st_size and (b"\n" in rest or rest[: len(_FIRST)] != _FIRST[: len(rest)]):
             raise Unwritable("is no audit log, or its last entries are damaged beyond continuing; move it away")
         lone = None if b"\n" in rest else entry_of(rest)  # whole but for its end
         head = NOTHING if last is None else last.head
-        told = [*self._about(descriptor, now, news[0].at), *_about_rest(rest, news[0].at, whole=lone is not None), *news]
+        told = [*_about_rest(rest, news[0].at, whole=lone is not None), *self._about(descriptor, now, news[0].at), *news]
         data = b"\n" if rest and not rest.endswith(b"\n") else b""
         head = head if lone is None else lone.head
         for each in told:

@@ -86,9 +86,11 @@ def test_a_line_that_a_crash_left_unfinished_is_closed_and_told(path, cut):
 
 def test_a_first_line_that_was_left_unfinished_is_told_too(path):
     append(AuditFile(path, {}), "loaded")
-    path.write_bytes(path.read_bytes()[:20])
-    append(AuditFile(path, {}), "loaded")
-    assert findings(path) == [(1, "torn", True)]
+    whole = path.read_bytes()
+    for length in (1, 8, 20):
+        path.write_bytes(whole[:length])
+        append(AuditFile(path, {}), "loaded")
+        assert findings(path) == [(1, "torn", True)]
 
 
 def test_a_last_line_that_was_changed_is_told_and_stays_a_finding(path):
