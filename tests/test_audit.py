@@ -285,7 +285,9 @@ def test_a_full_disk_denies_the_load_or_is_counted(install, audited, path, tmp_p
     assert (dropped["count"], dropped["why"]) == (2, "File too large")
     assert audited.audit.error == ""
     assert is_whole(path)
-    assert "2 entries were dropped" in log[-2 if enforced else -1]["text"] or any("2 entries were dropped" in r["text"] for r in log)
+    assert "2 entries were dropped" in log[-2 if enforced else -1]["text"] or any(
+        "2 entries were dropped" in r["text"] for r in log
+    )
 
 
 def test_a_folder_that_nobody_may_write_to_denies_the_load(install, new_host, tmp_path):
@@ -368,7 +370,13 @@ def test_a_hostile_error_has_no_more_than_a_few_denials():
 
 @pytest.mark.parametrize(
     "said",
-    [{}, {"denied": None}, {"denied": "x"}, {"denied": [None, 3, {}, {"errno": 5}, {"errno": "EVIL", "path": "/"}]}, {"denied": {}}],
+    [
+        {},
+        {"denied": None},
+        {"denied": "x"},
+        {"denied": [None, 3, {}, {"errno": 5}, {"errno": "EVIL", "path": "/"}]},
+        {"denied": {}},
+    ],
 )
 def test_a_worker_that_says_nonsense_of_denials_tells_none(said):
     told = []

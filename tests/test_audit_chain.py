@@ -126,7 +126,10 @@ def test_a_line_that_stands_there_twice_is_found(what, at):
     assert told[0][0] == (at + 2 if at == what else at + 1)
 
 
-@given(st.integers(0, len(CHAIN)), st.sampled_from([b"junk\n", b"\n", b"{}\n", b"\xff\xfe\n", b'{"seq":3}\n', b"x" * (LINE_LIMIT + 5) + b"\n"]))
+@given(
+    st.integers(0, len(CHAIN)),
+    st.sampled_from([b"junk\n", b"\n", b"{}\n", b"\xff\xfe\n", b'{"seq":3}\n', b"x" * (LINE_LIMIT + 5) + b"\n"]),
+)
 def test_a_line_put_in_is_found_at_it(at, line):
     assert [finding[0] for finding in found([*CHAIN[:at], line, *CHAIN[at:]])] == [at + 1]
 

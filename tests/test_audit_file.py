@@ -32,7 +32,9 @@ def append(file, *kinds, sync=False, within=5.0):
 
 
 def kinds(path):
-    return [json.loads(line)["kind"] for line in path.read_bytes().splitlines() if line.startswith(b'{"seq"') and line.endswith(b'"}')]
+    return [
+        json.loads(line)["kind"] for line in path.read_bytes().splitlines() if line.startswith(b'{"seq"') and line.endswith(b'"}')
+    ]
 
 
 def findings(path, head=None):
@@ -264,4 +266,6 @@ def test_a_long_entry_does_not_hide_the_chain(path):
 
 def test_the_line_of_the_docs_is_an_entry():
     line, _ = line_after(Verification().last, 1.9e9, "loaded", "calculator", {"isolation": "process"})
-    assert line.startswith(b'{"seq":1,"at":"2030-03-17T17:46:40.000000Z","kind":"loaded","plugin":"calculator","isolation":"process","prev":"000')
+    assert line.startswith(
+        b'{"seq":1,"at":"2030-03-17T17:46:40.000000Z","kind":"loaded","plugin":"calculator","isolation":"process","prev":"000'
+    )

@@ -96,8 +96,9 @@ def _show_all(output: Output, entries: Iterable[Entry], *, as_json: bool) -> Non
 
 
 def _line(entry: Entry) -> str:
-    facts = " ".join(f"{key}={_shown(value)}" for key, value in entry.data.items() if key not in _OWN)
-    return escaped(f"{entry.head.seq:>6}  {_shown(entry.data.get('at', '?'))}  {_shown(entry.kind):<9}  {_shown(entry.plugin) if entry.plugin else '-'}  {facts}")
+    at, kind, plugin = _shown(entry.data.get("at", "?")), _shown(entry.kind), _shown(entry.plugin) if entry.plugin else "-"
+    facts = " ".join(f"{_shown(key)}={_shown(value)}" for key, value in entry.data.items() if key not in _OWN)
+    return escaped(f"{entry.head.seq:>6}  {at}  {kind:<9}  {plugin}  {facts}")
 
 
 def _shown(value: Any) -> str:  # Any: JSON data
