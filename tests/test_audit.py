@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -421,6 +422,76 @@ def test_more_entries_than_may_wait_are_dropped_and_counted(path, monkeypatch):
     let.set()
     audit.close()
     assert len(entries(path, "denied")) == 1001
+
+
+DENIED = """
+    class P:
+        def execute(self, ctx, request):
+            if request == "stream":
+                return self.items()
+            raise PermissionError(13, "no", "/secret")
+
+        def items(self):
+            yield 1
+            raise PermissionError(13, "no", "/secret")
+
+        def health(self):
+            raise PermissionError(1, "no", "/health")
+"""
+
+
+@pytest.fixture
+def confined(monkeypatch):
+    """Every worker counts as confined: what it says of denials is told."""
+    monkeypatch.setattr("hostkit._opener._confined", lambda decided: decided.isolation != "none")
+
+
+def raises(call):
+    with pytest.raises(hostkit.PluginFailed):
+        call()
+
+
+def test_what_a_confined_worker_was_denied_is_an_event_and_an_entry(install, audited, path, confined, log):
+    install("p", DENIED)
+    heard = []
+    audited.subscribe(lambda event: isinstance(event, hostkit.SandboxDenied) and heard.append(event))
+    audited.load("p", isolation="process")
+    raises(lambda: audited.execute("p", 1))
+    raises(lambda: asyncio.run(audited.aexecute("p", 1)))
+    audited.health("p")
+    assert [(event.plugin, event.what, event.path) for event in heard[:2]] == [("p", "EACCES", "/secret")] * 2
+    assert ("p", "EPERM", "/health") in [(event.plugin, event.what, event.path) for event in heard]
+    audited.close()
+    assert [entry["path"] for entry in entries(path, "denied")][:2] == ["/secret"] * 2
+    assert "plugin 'p' was denied something by its sandbox: EACCES at '/secret'" in [record["text"] for record in log]
+    assert is_whole(path)
+
+
+def test_a_worker_that_is_denied_something_while_it_loads_is_told_too(install, audited, path, confined):
+    install("p", "raise ImportError('x') from PermissionError(13, 'no', '/library')")
+    with pytest.raises(hostkit.PluginLoadError):
+        audited.load("p", isolation="process")
+    audited.close()
+    assert [entry["path"] for entry in entries(path, "denied")] == ["/library"]
+
+
+def test_what_a_plugin_is_refused_outside_of_a_sandbox_is_no_denial(install, audited, path):
+    install("p", DENIED)
+    audited.load("p")
+    raises(lambda: audited.execute("p", 1))
+    audited.close()
+    assert entries(path, "denied") == []
+
+
+def test_a_plugin_that_is_denied_without_end_fills_no_log(install, audited, path, confined):
+    install("p", DENIED)
+    audited.load("p", isolation="process")
+    for _ in range(300):
+        raises(lambda: audited.execute("p", 1))
+    audited.close()
+    told = entries(path, "denied")
+    assert len(told) <= 25
+    assert len([entry for entry in told if entry["what"]]) + sum(entry["left_out"] for entry in told) >= 300
 
 
 VIOLATES = """

@@ -17,7 +17,9 @@ def written(path, count=6, head=NOTHING):
     lines = []
     for number in range(count):
         kind = "refused" if number % 3 == 2 else "loaded"
-        line, head = line_after(head, 1.9e9 + number, kind, f"my-p{number % 2}", {"isolation": "process", "why": f"because of {number}"})
+        line, head = line_after(
+            head, 1.9e9 + number, kind, f"my-p{number % 2}", {"isolation": "process", "why": f"because of {number}"}
+        )
         lines.append(line)
     path.write_bytes(b"".join(lines))
     return lines, head

@@ -46,13 +46,14 @@ def verb(session: Session, file: str | None, plugin: str | None, kinds: tuple[st
     output = session.output
     wanted = log.news() if last is None else deque(log.news(), last)
     if session.json and not follow:
-        output.json({"entries": [dict(entry.data) for entry in wanted], "file": str(path), "head": str(log.head)})
+        shown = [dict(entry.data) for entry in wanted]
+        output.json({"file": str(path), "entries": shown, "broken": log.broken, "head": str(log.head)})
     else:
         _show_all(output, wanted, as_json=session.json)
     while follow:
         time.sleep(_AGAIN)  # the signal's handler ends it
         _show_all(output, log.news(), as_json=session.json)
-    if log.broken:
+    if log.broken and not session.json:
         tell(f"hostkit: {log.broken} lines are no entries, or not as they were written; hostkit audit verify says which")
     return _status.ANSWERED
 
