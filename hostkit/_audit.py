@@ -167,11 +167,11 @@ class Audit:
             file = self._file
             if file is None:
                 return ""
-            error, silent = "", self._untold
+            error, silent, about = "", self._untold, list[News]()
             mine = News(news.at, news.kind, news.plugin, {**news.facts, "app": self._app, "pid": os.getpid()})
             try:
                 sync = news.kind in _LASTING
-                file.append([*self._of_dropped(news.at), mine], deadline=Deadline.after(_PATIENCE), sync=sync)
+                about = file.append([*self._of_dropped(news.at), mine], deadline=Deadline.after(_PATIENCE), sync=sync)
                 self._untold, self._error = 0, ""
             except Unwritable as unwritable:
                 error = str(unwritable)
@@ -180,6 +180,13 @@ class Audit:
             tell("WARNING", f"the audit log {file.path} can't be written: {error}; entries are dropped, and counted")
         elif silent and not error:
             tell("WARNING", f"the audit log {file.path} is written again; {silent} entries were dropped")
+        for each in about:
+            if each.kind in ("torn", "damaged"):
+                why = each.facts.get("why", "its last line was not finished; a crash or a power cut does that")
+                tell(
+                    "ERROR" if each.kind == "damaged" else "WARNING",
+                    f"the audit log {file.path}: {why}; hostkit audit verify says more",
+                )
         return error
 
     def _of_dropped(self, at: float) -> list[News]:

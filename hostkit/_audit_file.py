@@ -55,30 +55,34 @@ class AuditFile:
         self._beginning = beginning
         self._place = _Place(0, 0, 0, 0)
 
-    def append(self, news: Sequence[News], *, deadline: Deadline, sync: bool) -> None:
-        """Append entries, all or none; with ``sync`` they are on the disk then. Raises ``Unwritable``."""
+    def append(self, news: Sequence[News], *, deadline: Deadline, sync: bool) -> list[News]:
+        """Append entries, all or none; with ``sync`` they are on the disk then. Return those that were put before them, because of what
+        the file was like. Raises ``Unwritable``."""
         try:
             with self._locked(deadline) as descriptor:
-                self._append(descriptor, news, sync=sync)
+                return self._append(descriptor, news, sync=sync)
         except OSError as error:
             raise Unwritable(_WORDS.get(error.errno or 0) or error.strerror or str(error)) from error
+        except ValueError as error:  # a path that none can be
+            raise Unwritable(str(error)) from error
 
-    def _append(self, descriptor: int, news: Sequence[News], *, sync: bool) -> None:
+    def _append(self, descriptor: int, news: Sequence[News], *, sync: bool) -> list[News]:
         now = os.fstat(descriptor)
         last, rest = _tail(descriptor, now.st_size)
         if last is None and now.st_size and (b"\n" in rest or rest[: len(_FIRST)] != _FIRST[: len(rest)]):
             raise Unwritable("is no audit log, or its last entries are damaged beyond continuing; move it away")
         lone = None if b"\n" in rest else entry_of(rest)  # whole but for its end
         head = NOTHING if last is None else last.head
-        told = [*_about_rest(rest, news[0].at, whole=lone is not None), *self._about(descriptor, now, news[0].at), *news]
+        about = [*_about_rest(rest, news[0].at, whole=lone is not None), *self._about(descriptor, now, news[0].at)]
         data = b"\n" if rest and not rest.endswith(b"\n") else b""
         head = head if lone is None else lone.head
-        for each in told:
+        for each in (*about, *news):
             line, head = line_after(head, each.at, each.kind, each.plugin, each.facts)
             data += line
         self._write(descriptor, data, now.st_size, sync=sync)
         self.head = head
         self._place = _Place(now.st_dev, now.st_ino, now.st_size + len(data) - len(line), len(line))
+        return about
 
     def _about(self, descriptor: int, now: os.stat_result, at: float) -> Iterator[News]:
         """Yield what is to be told before anything else: that this object begins here, or that what it wrote is gone."""

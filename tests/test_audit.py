@@ -303,6 +303,23 @@ def test_a_folder_that_nobody_may_write_to_denies_the_load(install, new_host, tm
         host.load("p")
 
 
+def test_a_host_says_so_when_what_it_wrote_is_gone(audited, path, log):
+    audited._loader.events.emit(hostkit.PluginUnloaded("p"))
+    audited._loader.events.emit(hostkit.PluginUnloaded("q"))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    audited._loader.events.emit(hostkit.PluginUnloaded("p"))
+    assert [entry["why"] for entry in entries(path, "damaged")] == ["the entry that this host wrote last is gone or another one"]
+    assert [record["level"] for record in log if "the entry that this host wrote last is gone" in record["text"]] == ["ERROR"]
+    assert is_whole(path)  # as far as the file tells
+
+
+def test_a_path_that_can_not_be_one_drops_entries_and_no_load(install, new_host):
+    install("p", ECHO)
+    host = new_host(config={"audit": {"file": "/tmp/x\0y"}})
+    assert host.execute("p", 1) == 1
+    assert "null" in host.audit.error
+
+
 def test_without_an_audit_log_enforce_denies_nothing(install, host):
     install("p", ECHO)
     host._loader.audit.enforced = lambda: True
@@ -427,12 +444,6 @@ def test_more_entries_than_may_wait_are_dropped_and_counted(path, monkeypatch):
 DENIED = """
     class P:
         def execute(self, ctx, request):
-            if request == "stream":
-                return self.items()
-            raise PermissionError(13, "no", "/secret")
-
-        def items(self):
-            yield 1
             raise PermissionError(13, "no", "/secret")
 
         def health(self):
@@ -483,12 +494,13 @@ def test_what_a_plugin_is_refused_outside_of_a_sandbox_is_no_denial(install, aud
     assert entries(path, "denied") == []
 
 
-def test_a_plugin_that_is_denied_without_end_fills_no_log(install, audited, path, confined):
+def test_a_plugin_that_is_denied_without_end_fills_no_log(install, new_host, path, confined):
     install("p", DENIED)
-    audited.load("p", isolation="process")
+    host = new_host(config={"audit": {"file": str(path)}, "plugins": {"p": {"breaker": False}}})
+    host.load("p", isolation="process")
     for _ in range(300):
-        raises(lambda: audited.execute("p", 1))
-    audited.close()
+        raises(lambda: host.execute("p", 1))
+    host.close()
     told = entries(path, "denied")
     assert len(told) <= 25
     assert len([entry for entry in told if entry["what"]]) + sum(entry["left_out"] for entry in told) >= 300
