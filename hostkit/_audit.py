@@ -150,7 +150,10 @@ class Audit:
     def _opened(self, path: Path | None) -> AuditFile | None:
         if path is None:
             return None
-        return AuditFile(path, {"app": self._app, "pid": os.getpid(), "hostkit": __version__, "enforced": self.enforced()})
+        return AuditFile(path, self._beginning)
+
+    def _beginning(self) -> dict[str, object]:
+        return {"hostkit": __version__, "enforced": self.enforced(), "app": self._app, "pid": os.getpid()}
 
     @staticmethod
     def _named(file: AuditFile | None) -> str | None:

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,11 @@ class News:
 class AuditFile:
     """Appends to one file. It holds it open only while it does, so a file that is moved away is followed by a new one.
 
-    ``beginning`` are the facts of the entry that goes before the first one of this object in any file. Not thread-safe; other
+    ``beginning`` returns the facts of the entry that goes before the first one of this object in any file. Not thread-safe; other
     processes and other objects of this class may append to the same file at any time.
     """
 
-    def __init__(self, path: Path, beginning: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, beginning: Callable[[], Mapping[str, object]]) -> None:
         self.path = path
         self.head: Head | None = None  # of the last entry that was written here
         self._beginning = beginning
@@ -88,7 +88,7 @@ class AuditFile:
         """Yield what is to be told before anything else: that this object begins here, or that what it wrote is gone."""
         before, place = self.head, self._place
         if before is None or (place.device, place.inode) != (now.st_dev, now.st_ino):
-            yield News(at, "begun", "", {**self._beginning, "after": None if before is None else str(before)})
+            yield News(at, "begun", "", {**self._beginning(), "after": None if before is None else str(before)})
             return
         entry = entry_of(os.pread(descriptor, place.length, place.offset).removesuffix(b"\n"))
         if entry is None or entry.head != before:

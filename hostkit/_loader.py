@@ -44,7 +44,7 @@ class Loader:
         self.hooks = hooks
         self.monitor = Monitor()
         self.events = Events()
-        self.audit = Audit(app, config.audit.file)
+        self.audit = Audit(app, config.audit.file, self._enforces)
         self._opener = Opener(f"{app}.plugins", config, hooks, self.monitor, events=self.events, audit=self.audit)
         self._means = Means(
             self.monitor, self.events.emit, {"open-breaker": open_breaker, "restart": self._restart, "isolate": self.move}
@@ -65,6 +65,9 @@ class Loader:
     def config(self) -> HostConfig:
         """What the operator says now."""
         return self._opener.config
+
+    def _enforces(self) -> bool:
+        return getattr(getattr(self.config, "lock", None), "policy", "off") == "enforce"
 
     @property
     def closed(self) -> bool:

@@ -18,6 +18,7 @@ import pytest
 import hostkit
 from hostkit._audit import Audit
 from hostkit._audit_chain import Verification
+from hostkit._audit_file import AuditFile
 from hostkit._denials import Denials
 from hostkit._events import Events
 from hostkit._sieve import Sieve
@@ -291,16 +292,27 @@ def test_a_full_disk_denies_the_load_or_is_counted(install, audited, path, tmp_p
     )
 
 
-def test_a_folder_that_nobody_may_write_to_denies_the_load(install, new_host, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_denies_the_load(install, new_host, tmp_path, monkeypatch):
     install("p", ECHO)
+    if os.geteuid() == 0:  # who may write anywhere, so somebody else writes
+        monkeypatch.setattr(AuditFile, "append", as_somebody_else(AuditFile.append))
     place = tmp_path / "closed"
     place.mkdir(mode=0o500)
     host = new_host(config={"audit": {"file": str(place / "audit.jsonl")}})
     host._loader.audit.enforced = lambda: True
     with pytest.raises(hostkit.IntegrityError, match="Permission denied"):
         host.load("p")
+
+
+def as_somebody_else(append):
+    def appended(*arguments, **options):
+        os.seteuid(65534)
+        try:
+            return append(*arguments, **options)
+        finally:
+            os.seteuid(0)
+
+    return appended
 
 
 def test_a_host_says_so_when_what_it_wrote_is_gone(audited, path, log):

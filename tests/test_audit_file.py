@@ -43,7 +43,7 @@ def findings(path, head=None):
 
 
 def test_a_new_file_begins_with_who_writes_and_is_nobody_elses_to_read(path):
-    file = AuditFile(path, {"app": "demo"})
+    file = AuditFile(path, lambda: {"app": "demo"})
     append(file, "loaded", sync=True)
     first, second = map(json.loads, path.read_text().splitlines())
     assert (first["kind"], first["app"], first["after"]) == ("begun", "demo", None)
@@ -54,13 +54,13 @@ def test_a_new_file_begins_with_who_writes_and_is_nobody_elses_to_read(path):
 
 def test_another_host_continues_the_chain(path):
     for app in ("one", "two"):
-        append(AuditFile(path, {"app": app}), "loaded")
+        append(AuditFile(path, lambda app=app: {"app": app}), "loaded")
     assert kinds(path) == ["begun", "loaded"] * 2
     assert findings(path) == []
 
 
 def test_a_file_that_is_moved_away_is_followed_by_one_that_names_its_last_entry(path, tmp_path):
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     append(file, "loaded")
     last = file.head
     path.rename(tmp_path / "old.jsonl")
@@ -72,10 +72,10 @@ def test_a_file_that_is_moved_away_is_followed_by_one_that_names_its_last_entry(
 
 @pytest.mark.parametrize("cut", [1, 30, 150])
 def test_a_line_that_a_crash_left_unfinished_is_closed_and_told(path, cut):
-    append(AuditFile(path, {}), "loaded", "unloaded")
+    append(AuditFile(path, dict), "loaded", "unloaded")
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
-    append(AuditFile(path, {}), "loaded")
+    append(AuditFile(path, dict), "loaded")
     if cut == 1:  # all but its end was there
         assert path.read_bytes().startswith(whole)
         assert findings(path) == []
@@ -87,31 +87,31 @@ def test_a_line_that_a_crash_left_unfinished_is_closed_and_told(path, cut):
 
 
 def test_a_first_line_that_was_left_unfinished_is_told_too(path):
-    append(AuditFile(path, {}), "loaded")
+    append(AuditFile(path, dict), "loaded")
     whole = path.read_bytes()
     for length in (1, 8, 20):
         path.write_bytes(whole[:length])
-        append(AuditFile(path, {}), "loaded")
+        append(AuditFile(path, dict), "loaded")
         assert findings(path) == [(1, "torn", True)]
 
 
 def test_a_last_line_that_was_changed_is_told_and_stays_a_finding(path):
-    append(AuditFile(path, {}), "loaded", "unloaded")
+    append(AuditFile(path, dict), "loaded", "unloaded")
     path.write_bytes(path.read_bytes().replace(b'"unloaded"', b'"edited!!"'))
-    append(AuditFile(path, {}), "loaded")
+    append(AuditFile(path, dict), "loaded")
     assert "damaged" in kinds(path)
     assert findings(path) == [(3, "edited", False)]
 
 
 @pytest.mark.parametrize("what", ["cut", "rewritten", "copytruncate"])
 def test_a_host_remembers_what_it_wrote_last(path, what):
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     append(file, "loaded", "unloaded")
     whole = path.read_bytes().splitlines(keepends=True)
     left = {"cut": whole[:-1], "rewritten": whole[:-1], "copytruncate": []}[what]
     path.write_bytes(b"".join(left))
     if what == "rewritten":
-        append(AuditFile(path, {}), "forged")
+        append(AuditFile(path, dict), "forged")
     remembered = str(file.head)
     append(file, "loaded")
     told = [json.loads(line) for line in path.read_bytes().splitlines() if b'"kind":"damaged"' in line]
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_audit_log_is_left_alone(path):
     path.write_text("root:x:0:0\n")
     path.chmod(0o600)
     with pytest.raises(Unwritable, match="is no audit log"):
-        append(AuditFile(path, {}), "loaded")
+        append(AuditFile(path, dict), "loaded")
     assert path.read_text() == "root:x:0:0\n"
 
 
@@ -159,12 +159,12 @@ def test_whatever_else_stands_in_its_place_is_refused_and_not_written_to(tmp_pat
     else:
         path = type(path)(os.devnull)
     with pytest.raises(Unwritable, match=words):
-        append(AuditFile(path, {}), "loaded")
+        append(AuditFile(path, dict), "loaded")
     assert not target.exists() or target.read_bytes() == b""
 
 
 def test_a_file_that_is_locked_for_ever_costs_no_more_than_the_deadline(path):
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     append(file, "loaded")
     with open(path) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -179,7 +179,7 @@ WRITER = """
     from pathlib import Path
     from hostkit._audit_file import AuditFile, News
     from hostkit._deadline import Deadline
-    file = AuditFile(Path(sys.argv[1]), {"app": sys.argv[2]})
+    file = AuditFile(Path(sys.argv[1]), dict)
     for number in range(100):
         file.append([News(1.9e9, "loaded", sys.argv[2], {"n": number, "text": "x" * 300})], deadline=Deadline.after(30), sync=False)
 """
@@ -189,7 +189,7 @@ def test_processes_and_threads_that_write_at_once_make_one_chain(path):
     processes = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), f"app{n}"]) for n in range(3)]
 
     def write():
-        file = AuditFile(path, {"app": "thread"})
+        file = AuditFile(path, dict)
         for _ in range(50):
             append(file, "loaded", within=30)
 
@@ -213,7 +213,7 @@ LIMITED = """
     from hostkit._deadline import Deadline
     path = Path(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     def append():
         file.append([News(1.9e9, "loaded", "p", {"text": "x" * 700})], deadline=Deadline.after(5), sync=True)
     try:
@@ -238,7 +238,7 @@ def test_a_file_that_may_not_grow_holds_whole_entries_and_goes_on_later(path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
 def test_a_write_that_fails_half_way_leaves_nothing_behind(path, monkeypatch, number):
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     append(file, "loaded")
     before, real = path.read_bytes(), os.write
 
@@ -257,10 +257,10 @@ def test_a_write_that_fails_half_way_leaves_nothing_behind(path, monkeypatch, nu
 
 
 def test_a_long_entry_does_not_hide_the_chain(path):
-    file = AuditFile(path, {})
+    file = AuditFile(path, dict)
     for _ in range(4):
         file.append([News(1.9e9, "loaded", "p", {str(n): "x" * 2000 for n in range(30)})], deadline=Deadline.after(5), sync=False)
-    append(AuditFile(path, {}), "loaded")
+    append(AuditFile(path, dict), "loaded")
     assert findings(path) == []
 
 
