@@ -74,14 +74,15 @@ class AuditFile:
         lone = None if b"\n" in rest else entry_of(rest)  # whole but for its end
         head = NOTHING if last is None else last.head
         about = [*_about_rest(rest, news[0].at, whole=lone is not None), *self._about(descriptor, now, news[0].at)]
-        data = b"\n" if rest and not rest.endswith(b"\n") else b""
         head = head if lone is None else lone.head
+        lines = [b"\n"] if rest and not rest.endswith(b"\n") else []
         for each in (*about, *news):
             line, head = line_after(head, each.at, each.kind, each.plugin, each.facts)
-            data += line
+            lines.append(line)
+        data = b"".join(lines)
         self._write(descriptor, data, now.st_size, sync=sync)
         self.head = head
-        self._place = _Place(now.st_dev, now.st_ino, now.st_size + len(data) - len(line), len(line))
+        self._place = _Place(now.st_dev, now.st_ino, now.st_size + len(data) - len(lines[-1]), len(lines[-1]))
         return about
 
     def _about(self, descriptor: int, now: os.stat_result, at: float) -> Iterator[News]:
