@@ -71,7 +71,7 @@ def harmless(text, *, lines=None):
 
 
 @pytest.fixture
-def hostile(install_demo, site):
+def hostile(install_demo, site, cli_place):
     """Plugins whose every word is hostile: one that runs, one that can't be loaded, ones that are broken or must not be found."""
     install_demo("p", PLUGIN, manifest=MANIFEST, manifest_name="plugin.json")
     install_demo("raises", f"raise type({BAD!r}.replace(chr(0), ''), (BaseException,), {{}})({BAD!r})\n")
@@ -92,12 +92,7 @@ def hostile(install_demo, site):
     place = site.parent / "plugins" / "dir\x1b[31m\u202e"
     place.mkdir(parents=True)
     (place / "plugin.json").write_text(MANIFEST)
-    Path("hostkit.json").write_text(
-        json.dumps(
-            {"discovery": {"paths": [str(place.parent)]}, "audit": {"file": "audit.jsonl"}, "plugins": {"p": {"config": {}}}}
-        )
-    )
-    Path("hostkit.toml").write_text(
+    (cli_place / "hostkit.toml").write_text(
         f'[discovery]\npaths = [{json.dumps(str(place.parent))}]\n[audit]\nfile = "audit.jsonl"\n[plugins.p]\nclose_timeout = 1\n'
     )
 
