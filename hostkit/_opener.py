@@ -250,7 +250,8 @@ def _facts(record: Record, decided: Decided) -> dict[str, Any]:
     found = {key: runs[key] for key in ("isolation", "moved", "sandbox", "granted", "not_granted", "limits") if runs.get(key)}
     if spec is None:
         return {**found, "registered": True}
-    where = {"distribution": spec.distribution, "version": spec.version, "directory": spec.directory and str(spec.directory)}
+    where: dict[str, object] = {"distribution": spec.distribution, "version": spec.version}
+    where |= {"directory": spec.directory and str(spec.directory), "digest": getattr(decided.settings, "locked", "")}
     return {**found, "entry_point": spec.entry_point, **{key: value for key, value in where.items() if value}}
 
 
