@@ -6,6 +6,7 @@ library only, in the host and in every worker.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._audit import AuditState as AuditState
     from ._condition import Condition as Condition
     from ._condition import HostHealth as HostHealth
     from ._config import HostConfig as HostConfig
@@ -56,8 +57,12 @@ if TYPE_CHECKING:
     from ._events import HealthChanged as HealthChanged
     from ._events import HostTampered as HostTampered
     from ._events import IsolationChanged as IsolationChanged
+    from ._events import LockChanged as LockChanged
     from ._events import PluginLoaded as PluginLoaded
+    from ._events import PluginRefused as PluginRefused
     from ._events import PluginUnloaded as PluginUnloaded
+    from ._events import SandboxDenied as SandboxDenied
+    from ._events import SandboxViolated as SandboxViolated
     from ._handle import PluginHandle as PluginHandle
     from ._hooks import hookspec as hookspec
     from ._host import Host as Host
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_audit": ("AuditState",),
     "_condition": ("Condition", "HostHealth"),
     "_config": ("HostConfig", "PluginConfig"),
     "_contract": ("ExecutionContext", "HealthStatus", "Plugin", "PluginInfo", "Status", "hookimpl"),
@@ -117,8 +123,12 @@ _HOMES = {
         "HealthChanged",
         "HostTampered",
         "IsolationChanged",
+        "LockChanged",
         "PluginLoaded",
+        "PluginRefused",
         "PluginUnloaded",
+        "SandboxDenied",
+        "SandboxViolated",
     ),
     "_handle": ("PluginHandle",),
     "_hooks": ("hookspec",),
@@ -131,6 +141,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Array",
+    "AuditState",
     "Blob",
     "BreakerChanged",
     "Busy",
@@ -159,6 +170,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidResponse",
     "IsolationChanged",
+    "LockChanged",
     "Manifest",
     "ManifestError",
     "MemoryExceeded",
@@ -171,6 +183,7 @@ __all__ = [
     "PluginLoadError",
     "PluginLoaded",
     "PluginNotFound",
+    "PluginRefused",
     "PluginSpec",
     "PluginUnloaded",
     "ProcessesExceeded",
@@ -179,7 +192,9 @@ __all__ = [
     "Rejected",
     "RequirementError",
     "RetryableError",
+    "SandboxDenied",
     "SandboxUnavailable",
+    "SandboxViolated",
     "SandboxViolation",
     "Status",
     "WorkerCrashed",

@@ -166,12 +166,19 @@ class TemplateConfig(Model):
     preload: list[Module] = Field(default=["pydantic"])
 
 
+class AuditConfig(Model):
+    """Where it is written down what was loaded, refused and changed; nowhere, if no ``file`` is named."""
+
+    file: Annotated[Annotated[Path, Field(strict=False)] | None, Off] = None
+
+
 class HostConfig(Model):
     """The whole configuration. Immutable."""
 
     defaults: Defaults = Defaults()
     discovery: DiscoveryConfig = DiscoveryConfig()
     template: TemplateConfig = TemplateConfig()
+    audit: AuditConfig = AuditConfig()
     plugins: dict[Name, PluginConfig] = Field(default={})
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The file that a host's configuration came from: read again when the application asks for it, or when it has changed.
 
 reload ─► read ─► valid as a whole? ─► apply the difference ─► ConfigApplied
-                  └── no ──────────────────────────────────► ConfigError; while it is watched, ConfigRefused, once
+                  └── no ──────────────────────────────────► ConfigRefused; ConfigError for whoever asked
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,14 @@ class ConfigFile:
     def reload(self) -> tuple[str, ...]:
         """Do what ``Host.reload_config`` says."""
         path = self._named("read again")
+        try:
+            return self._applied(path)
+        except Exception as error:  # plugins are loaded, subscribers called
+            if not self._stopped:
+                self._events.emit(ConfigRefused("", str(path), str(error)))
+            raise
+
+    def _applied(self, path: Path) -> tuple[str, ...]:
         with self._applying:
             changes, failures = self._apply(self._adapted(_reading.load(path)))
         if changes:
@@ -73,11 +82,8 @@ class ConfigFile:
 
     def changed(self) -> None:
         """Apply what the file has now, or tell why not."""
-        try:
+        with suppress(Exception):  # it has been told; whatever goes wrong, the next change is to be seen
             self.reload()
-        except Exception as error:  # plugins are loaded, subscribers called: whatever goes wrong, the next change is to be seen
-            if not self._stopped:
-                self._events.emit(ConfigRefused("", str(self._path), str(error)))
 
     def stop(self) -> None:
         """Watch no more. Idempotent."""

@@ -29,6 +29,10 @@ _OWN_DOING = (ProtocolError, WorkerHung, MemoryExceeded, CpuExceeded, ProcessesE
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 
 
+# Lines of a fault dump that are told.
+_FRAMES = 12
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why the host itself ended a worker: recorded before the signal is sent, so it goes before what the status says."""
@@ -58,6 +62,18 @@ class Ending:
     def own_doing(self) -> bool:
         """Whether it ended without the host's wish: what a restart budget counts."""
         return self.reason is None or issubclass(self.reason.error, _OWN_DOING)
+
+    @property
+    def violated(self) -> bool:
+        """Whether the kernel ended it for a system call that it may not make."""
+        return self._classified()[0] is SandboxViolation
+
+    @property
+    def innermost(self) -> str:
+        """The frames of the fault dump that its last instruction was in, the innermost first, in one line."""
+        where = self.fault_dump.rfind("Current thread")
+        lines = self.fault_dump[max(0, where) :].strip().splitlines()
+        return "; ".join(line.strip() for line in lines[:_FRAMES])
 
     def error(self, *, plugin: str, request_id: str = "", phase: str = "execute") -> Any:  # Any: a CallError
         """Return what to raise for a call, or a start, that this death cut off."""

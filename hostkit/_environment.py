@@ -19,7 +19,7 @@ from ._names import normalized
 from ._parsing import Unreadable, value
 
 _PREFIX, _SEPARATOR = "HOSTKIT_", "__"
-_TABLES = ("defaults", "discovery", "plugins", "template")
+_TABLES = ("audit", "defaults", "discovery", "plugins", "template")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _is_ours(variable: str) -> bool:
 def _keys(variable: str) -> tuple[str, ...]:
     table, *keys = variable.removeprefix(_PREFIX).lower().split(_SEPARATOR)
     if table not in _TABLES:
-        near = difflib.get_close_matches(table, _TABLES, 1) or _TABLES[:1]
+        near = difflib.get_close_matches(table, _TABLES, 1) or ["defaults"]
         raise _NoKey(f"there is no table {table!r}; did you mean {_PREFIX}{near[0].upper()}{_SEPARATOR}...?")
     if not keys or not all(key.strip("_") for key in keys):
         raise _NoKey(f"expected a key after the table, like {_PREFIX}DEFAULTS{_SEPARATOR}TIMEOUT")

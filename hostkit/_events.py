@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ._log import on_one_line, tell
 from ._worker._failure import is_interrupt, message, type_name
@@ -39,9 +40,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PluginLoaded(Event):
-    """A plugin can be called now, where ``isolation`` says."""
+    """A plugin can be called now, where ``isolation`` says. ``facts`` has more: what was loaded, and what it is held to."""
 
     isolation: str
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)  # Any: JSON data
 
     def _said(self) -> str:
         return f"plugin {self.plugin!r} loaded, isolation {self.isolation}"
@@ -61,6 +63,17 @@ class PluginUnloaded(Event):
         if self.error:
             return f"plugin {self.plugin!r} did not close in order: {self.error}"
         return f"plugin {self.plugin!r} closed"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRefused(Event):
+    """A plugin was to be loaded or reloaded, and is not; ``error`` is the name of the error that was raised, ``why`` its text."""
+
+    error: str
+    why: str
+
+    def _said(self) -> str:
+        return f"plugin {self.plugin!r} refused: {self.error}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,63 @@ class HostTampered(Event):
 
     def _said(self) -> str:
         return f"plugin {self.plugin!r} changed the host's process while it was loaded: {'; '.join(self.changes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxDenied(Event):
+    """A plugin's own error says that it was kept from something: ``what`` is ``EACCES`` or ``EPERM``, ``path`` the file, where there is
+    one. ``left_out`` is how many such errors were not told since the one before; where it alone is told, ``what`` is empty.
+
+    It comes from the plugin's process: one that is caught there is not seen, and one can be made up.
+    """
+
+    what: str
+    path: str = ""
+    left_out: int = 0
+
+    @property
+    def level(self) -> str:
+        return "WARNING"
+
+    def _said(self) -> str:
+        more = f"{self.left_out} more of its errors said so and were not told" if self.left_out else ""
+        if not self.what:
+            return f"plugin {self.plugin!r} was denied something by its sandbox: {more}"
+        where = f" at {self.path!r}" if self.path else ""
+        return f"plugin {self.plugin!r} was denied something by its sandbox: {self.what}{where}{more and '; ' + more}"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxViolated(Event):
+    """The kernel ended a plugin's worker for a system call that it may not make; ``dump`` has the last lines of its fault dump."""
+
+    dump: str = ""
+
+    @property
+    def level(self) -> str:
+        return "ERROR"
+
+    def _said(self) -> str:
+        return (
+            f"plugin {self.plugin!r}: its worker was ended for a system call that it may not make{self.dump and ': ' + self.dump}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LockChanged(Event):
+    """The lock file is another one than before: ``state`` is ``valid``, ``invalid`` or ``missing``, and ``why`` says what is wrong with it,
+    or has its digest. What is loaded stays; what is loaded next is held to the file as it is then."""
+
+    file: str
+    state: str
+    why: str = ""
+
+    @property
+    def level(self) -> str:
+        return "WARNING" if self.state == "valid" else "ERROR"
+
+    def _said(self) -> str:
+        return f"{self.file}: the lock file changed and is {self.state} now{self.why and ': ' + self.why}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from . import _reading
 from ._ahead import Ahead
+from ._audit import AuditState
 from ._condition import Condition, HostHealth
 from ._config import HostConfig
 from ._config_file import ConfigFile
@@ -86,6 +87,11 @@ class Host(_Around):
     def config(self) -> HostConfig:
         """The configuration that holds now."""
         return self._loader.config
+
+    @property
+    def audit(self) -> AuditState:
+        """How the audit log is doing: where it is, the last entry that this host wrote, how many it could not write and why."""
+        return self._loader.audit.state
 
     @property
     def specs(self) -> dict[str, PluginSpec]:

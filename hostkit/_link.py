@@ -294,7 +294,10 @@ class Link:
         if frame.kind == READY and starts:
             self._introduce(frame)
         elif frame.kind == ERROR and starts:
-            self.introduced.set_exception(load_error(spoken(frame.meta), plugin=self.opening.name))
+            said = spoken(frame.meta)
+            if self.opening.denied is not None:
+                self.opening.denied(self.opening.name, said)
+            self.introduced.set_exception(load_error(said, plugin=self.opening.name))
         elif frame.kind == GOODBYE and self._asked_to_close and not self._said_goodbye:
             self._said_goodbye = True
         elif frame.kind == MEMORY and not starts:

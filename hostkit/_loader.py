@@ -12,16 +12,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ._ahead import Ahead
+from ._audit import Audit
 from ._config import HostConfig
 from ._contract import Caller
 from ._deadline import Deadline
 from ._errors import (
     DuplicatePlugin,
+    HostForkedError,
     HostkitError,
+    PluginClosed,
     PluginNotFound,
     RequirementError,
 )
-from ._events import BreakerChanged, Event, Events, IsolationChanged
+from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginRefused
 from ._health import Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
@@ -41,7 +44,8 @@ class Loader:
         self.hooks = hooks
         self.monitor = Monitor()
         self.events = Events()
-        self._opener = Opener(f"{app}.plugins", config, hooks, self.monitor, self.events)
+        self.audit = Audit(app, config.audit.file, self._enforces)
+        self._opener = Opener(f"{app}.plugins", config, hooks, self.monitor, events=self.events, audit=self.audit)
         self._means = Means(
             self.monitor, self.events.emit, {"open-breaker": open_breaker, "restart": self._restart, "isolate": self.move}
         )
@@ -54,12 +58,16 @@ class Loader:
         self._order: list[str] = []
         self._leaving: dict[Lane, Record] = {}
         self._needed: dict[Record, list[str]] = {}  # what plugins that are being loaded need
+        self.events.subscribe(self.audit.heard)
         self.events.subscribe(self._happened)
 
     @property
     def config(self) -> HostConfig:
         """What the operator says now."""
         return self._opener.config
+
+    def _enforces(self) -> bool:
+        return getattr(getattr(self.config, "lock", None), "policy", "off") == "enforce"
 
     @property
     def closed(self) -> bool:
@@ -141,7 +149,7 @@ class Loader:
             if record.lane is not None and not self.closed:
                 return record.lane
             specs = self._offered() if ahead is None else ahead.specs
-            with self._requiring(record, specs, ahead):
+            with self._refusals(record), self._requiring(record, specs, ahead):
                 return self._load_alone(record, specs, ahead)
 
     def ahead(self, records: Iterable[Record], isolation: str | None) -> Ahead:
@@ -177,7 +185,7 @@ class Loader:
 
     def reload(self, record: Record, isolation: str | None, *, why: str, asked: bool = True) -> None:
         """Open a new lane for a plugin; the one before ends when its calls have ended. Raises as ``Host.reload``; then it stays."""
-        with record.lock, record.wishing(isolation):
+        with record.lock, record.wishing(isolation), self._refusals(record):
             before = record.lane
             if before is None and not asked:
                 return  # it was unloaded meanwhile
@@ -273,11 +281,14 @@ class Loader:
         self._opener.drop_template()
         self.monitor.stop()
         self._opener.drop_scratch()
+        self._opener.tell_denials()
+        self.audit.close()
 
     def forget(self) -> None:
         """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all
         of it is as good as new."""
         self._opener.forget()
+        self.audit.forget()
         self._lock = threading.RLock()
         self._id_prefix = _new_prefix()
         for record in self._records.values():
@@ -309,6 +320,17 @@ class Loader:
             with self._lock:
                 self._needed.pop(record, None)  # a plugin that asks for itself while it is imported was here before
 
+    @contextmanager
+    def _refusals(self, record: Record) -> Iterator[None]:
+        """Tell of a plugin that the block was to load and did not."""
+        try:
+            yield
+        except (PluginClosed, HostForkedError):
+            raise  # nothing of this host is loaded any more
+        except (HostkitError, OSError) as error:
+            self.events.emit(PluginRefused(record.name, type(error).__name__, str(error)))
+            raise
+
     def _load_earlier(self, record: Record, earlier: Iterable[Earlier], specs: Offered, ahead: Ahead | None) -> None:
         """Load these, one after the other: their order is no circle, so neither are the locks."""
         failed: dict[str, str] = {}
@@ -319,7 +341,8 @@ class Loader:
                 other = self.record(each.name, specs)
                 with other.lock:
                     if other.lane is None:
-                        self._load_alone(other, specs, ahead)
+                        with self._refusals(other):
+                            self._load_alone(other, specs, ahead)
             except (HostkitError, OSError) as error:
                 self._opener.check_open(record)
                 if each.needed and isinstance(error, RequirementError):

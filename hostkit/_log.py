@@ -37,21 +37,25 @@ _BURST, _PER_SECOND = 2000, 500
 
 # What moves a terminal's cursor, colours it, ends a line somewhere or turns the direction of writing. Tabs do no harm.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
-_CONTROL |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)}
+_CONTROL |= {
+    code: f"\\u{code:04x}"
+    for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF, 0xFFF9, 0xFFFA, 0xFFFB)
+}
 # A record may have several lines, a traceback for one; none of them but the first looks like the beginning of a record.
 _IN_TEXT = {**_CONTROL, 10: "\n  | "}
 
 
 def tell(level: str | int, text: str, *, plugin: str = "", request_id: str = "", **more: object) -> None:
     """Write one record with the plugin and request id bound to it. Control characters are escaped: the text may quote a plugin."""
-    _write(logger.bind(plugin=plugin, request_id=request_id, **more).opt(depth=2), level, text)
+    words = {"plugin": _word(plugin), "request_id": _word(request_id)}
+    _write(logger.bind(**words, **more).opt(depth=2), level, text)
 
 
 def tell_of_plugin(level: int, text: str, *, plugin: str, request_id: str, source: str) -> None:
     """Write what a plugin logged or printed; control characters are escaped, so it can't forge a record or paint a terminal."""
-    words = {"request_id": _word(request_id), "source": _word(source)}
+    words = {"plugin": _word(plugin), "request_id": _word(request_id), "source": _word(source)}
     level = min(max(level, 0), 100)
-    _write(logger.bind(plugin=plugin, **words), _LEVELS.get(level, level), text)
+    _write(logger.bind(**words), _LEVELS.get(level, level), text)
 
 
 def on_one_line(text: str) -> str:

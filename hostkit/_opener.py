@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import _requirements
 from ._ahead import Ahead
+from ._audit import Audit
 from ._backends import BACKENDS, Backend, Opening
 from ._config import HostConfig
 from ._conflicts import told_with_conflicts
 from ._contract import Status
 from ._deadline import Deadline
 from ._decided import Decided, decide
+from ._denials import Denials
 from ._discovery import reread
 from ._errors import HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound
 from ._events import Events, IsolationChanged, PluginLoaded, PluginUnloaded
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 class Opener:
     """Opens and closes the lanes of one host's plugins. Thread-safe; the caller holds the record's lock."""
 
-    def __init__(self, group: str, config: HostConfig, hooks: Hooks, monitor: Monitor, events: Events) -> None:
+    def __init__(self, group: str, config: HostConfig, hooks: Hooks, monitor: Monitor, *, events: Events, audit: Audit) -> None:
         self.config = config
         self.closed = False
         self.forked = False
@@ -47,6 +49,8 @@ class Opener:
         self._hooks = hooks
         self._monitor = monitor
         self._events = events
+        self._audit = audit
+        self._denials = Denials(events.emit)
         self._lock = threading.Lock()  # guards _template and _scratch
         self._template: Template | None = None
         self._scratch: Scratch | None = None
@@ -59,7 +63,7 @@ class Opener:
             raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend, check=check)
         record.breaker.reset("the plugin was loaded anew")
-        self._events.emit(PluginLoaded(record.name, decided.isolation))
+        self._events.emit(PluginLoaded(record.name, decided.isolation, _facts(record, decided)))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
         return lane
@@ -86,7 +90,8 @@ class Opener:
         return decided, backend
 
     def start(self, record: Record, decided: Decided, specs: Offered) -> Backend:
-        """Start a plugin's backend. Raises ``PluginLoadError`` and its siblings, and ``Unfit``."""
+        """Start a plugin's backend, after the audit log has it. Raises ``PluginLoadError`` and its siblings, and ``Unfit``."""
+        self._audit.loading(record.name, _facts(record, decided))
         opening = self._opening(record, decided, specs)
         if decided.isolation == "none":
             return start_here(opening, record.spec, may_leave=decided.auto, events=self._events)
@@ -125,6 +130,8 @@ class Opener:
             template=self._template_for(decided),
             confinement=_confinement(record, decided, specs),
             scratch=self._scratch_for(decided),
+            happened=self._events.emit,
+            denied=self._denials.heard if _confined(decided) else None,
         )
 
     def _scratch_for(self, decided: Decided) -> Scratch | None:
@@ -177,6 +184,10 @@ class Opener:
         else:
             self._events.emit(PluginUnloaded(record.name))
 
+    def tell_denials(self) -> None:
+        """Tell of the denials that were left out, when no plugin is loaded any more."""
+        self._denials.told()
+
     def drop_template(self) -> None:
         """Fork from another template from now on; the workers of this one live on."""
         with self._lock:
@@ -227,6 +238,21 @@ def _confinement(record: Record, decided: Decided, specs: Offered) -> Confinemen
     from ._confinement import confinement  # sysconfig, which an in-process host doesn't need
 
     return confinement(decided.settings.sandbox, decided.settings.grants, record.spec, specs.installed.values())
+
+
+def _confined(decided: Decided) -> bool:
+    return decided.settings.sandbox != "off"
+
+
+def _facts(record: Record, decided: Decided) -> dict[str, Any]:
+    """Return what the audit log has of a plugin that is loaded."""
+    spec, runs = record.spec, where_it_runs(decided)
+    found = {key: runs[key] for key in ("isolation", "moved", "sandbox", "granted", "not_granted", "limits") if runs.get(key)}
+    if spec is None:
+        return {**found, "registered": True}
+    where: dict[str, object] = {"distribution": spec.distribution, "version": spec.version}
+    where |= {"directory": spec.directory and str(spec.directory), "digest": getattr(decided.settings, "locked", "")}
+    return {**found, "entry_point": spec.entry_point, **{key: value for key, value in where.items() if value}}
 
 
 def where_it_runs(decided: Decided) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._contract import Caller
+from ._events import Event
 from ._monitor import Monitor
 from ._permissions import Grants
 
@@ -69,7 +70,10 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What a backend is opened with. ``target`` is a registered class or object, and then ``entry_point`` is empty; ``confinement`` and
-    ``scratch`` are there where its workers are confined."""
+    ``scratch`` are there where its workers are confined.
+
+    ``happened`` is told what becomes of its workers, and ``denied`` what a confined one says of an error.
+    """
 
     name: str
     entry_point: str
@@ -82,3 +86,5 @@ class Opening:
     template: Template | None = None
     confinement: Confinement | None = None
     scratch: Scratch | None = None
+    happened: Callable[[Event], object] | None = None
+    denied: Callable[[str, Mapping[str, Any]], object] | None = None

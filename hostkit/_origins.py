@@ -156,5 +156,5 @@ def _has(data: Any, keys: Keys) -> bool:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
-        return [str(part) if isinstance(part, Path) else part for part in value]
-    return value
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

@@ -122,6 +122,8 @@ def _with_settings(
     """Return what holds with the environment's settings, and what is wrong with those; ``config`` is what holds without them."""
     paths = [] if config is None else [str(path) for path in config.discovery.paths]
     merged = {} if config is None else {**data, "discovery": {**data.get("discovery", {}), "paths": paths}}
+    if config is not None and config.audit.file is not None:
+        merged["audit"] = {**data["audit"], "file": str(config.audit.file)}
     problems = [problem for setting in settings if (problem := _put(merged, setting)) is not None]
     try:
         found = HostConfig.model_validate(merged)
@@ -171,10 +173,17 @@ def _blamed(keys: Keys, settings: Sequence[Setting]) -> str:
 
 def _anchored(config: HostConfig, folder: Path) -> HostConfig:
     """Return a configuration whose paths stay what they are when the working directory changes."""
-    paths = [(folder / os.path.expanduser(path)).absolute() for path in config.discovery.paths]
-    if paths == config.discovery.paths:
-        return config
-    return config.model_copy(update={"discovery": config.discovery.model_copy(update={"paths": paths})})
+    paths = [_absolute(path, folder) for path in config.discovery.paths]
+    if paths != config.discovery.paths:
+        config = config.model_copy(update={"discovery": config.discovery.model_copy(update={"paths": paths})})
+    file = None if config.audit.file is None else _absolute(config.audit.file, folder)
+    if file != config.audit.file:
+        config = config.model_copy(update={"audit": config.audit.model_copy(update={"file": file})})
+    return config
+
+
+def _absolute(path: Path, folder: Path) -> Path:
+    return (folder / os.path.expanduser(path)).absolute()
 
 
 # Two dollars are one, for a text that has such a thing in it.

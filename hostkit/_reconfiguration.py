@@ -14,7 +14,7 @@ from typing import Any
 from ._config import HostConfig, PluginConfig
 from ._deadline import Deadline
 from ._decided import Decided, decide, words
-from ._errors import HostkitError
+from ._errors import ConfigError, HostkitError
 from ._loader import DRAIN, Loader
 from ._record import Record
 
@@ -34,6 +34,7 @@ class Reconfiguration:
         failures: list[str] = []
         old = self._loader.config
         self._loader.reconfigure(new)
+        self._audit_elsewhere(new, changes, failures)
         changes += [table for table in ("discovery", "template") if getattr(new, table) != getattr(old, table)]
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
         configs = {record: new.plugin(name) for name, record in records.items()}
@@ -52,6 +53,15 @@ class Reconfiguration:
                 else:
                     changes.append(f"{record.name}: {said}")
         return changes, failures
+
+    def _audit_elsewhere(self, new: HostConfig, changes: list[str], failures: list[str]) -> None:
+        audit = self._loader.audit
+        before = audit.path
+        try:
+            if audit.moved(new.audit.file):
+                changes.append(f"audit.file {before or 'none'} → {new.audit.file or 'none'}")
+        except ConfigError as error:
+            failures.append(str(error))
 
     def _in_or_out(self, record: Record, new: PluginConfig, out: str) -> Iterator[str]:
         if out and record.lane is not None:

@@ -19,6 +19,7 @@ from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Reason
 from ._errors import CallTimeout, CircuitOpen, HostkitError, PluginClosed
+from ._events import SandboxViolated
 from ._farewell import end_all
 from ._greeting import Introduction
 from ._idle import Idle
@@ -244,6 +245,8 @@ class Supervisor:
     # The rest runs on the monitor's thread.
 
     def _ended(self, link: Link) -> None:
+        if link.ending is not None and link.ending.violated and self._opening.happened is not None:
+            self._opening.happened(SandboxViolated(self._name, link.ending.innermost))
         with self._lock:
             self._links.discard(link)
             closing = self._closing

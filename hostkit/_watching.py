@@ -1,4 +1,4 @@
-"""Watch the configuration file, and say when it has become another one. Needs watchfiles (``hostkit[watch]``).
+"""Watch a file, the configuration or the lock, and say when it has become another one. Needs watchfiles (``hostkit[watch]``).
 
 the system: something in the folder ─► quiet for 0.1 s ─► other bytes than before? ─► changed()
 """
@@ -19,18 +19,25 @@ _QUIET, _ANYWAY = 100, 1000
 
 
 class Watch:
-    """Calls ``changed``, on a thread of its own, after the file's bytes have become others, until ``stop``. Raises ``ConfigError``."""
+    """Calls ``changed``, on a thread of its own, after the file's bytes (or what ``seen`` returns of it) have become others, until
+    ``stop``. Raises ``ConfigError``; ``what`` is the file's name in that."""
 
-    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        changed: Callable[[], None],
+        *,
+        seen: Callable[[Path], object] | None = None,
+        what: str = "the configuration",
+    ) -> None:
         try:
             import watchfiles
         except ImportError as error:
-            raise ConfigError(
-                "watching the configuration needs watchfiles, which is not installed: pip install 'hostkit[watch]'"
-            ) from error
+            raise ConfigError(f"watching {what} needs watchfiles, which is not installed: pip install 'hostkit[watch]'") from error
         self._path = path
         self._changed = changed
-        self._seen = _seen(path)
+        self._now = seen or _seen
+        self._seen = self._now(path)
         self._stop = threading.Event()
         # The folders, because a file is replaced rather than written to; and that of the file behind a link.
         self._changes = watchfiles.watch(
@@ -63,7 +70,7 @@ class Watch:
 
     def look(self) -> None:
         """Look at the file now."""
-        now = _seen(self._path)
+        now = self._now(self._path)
         if now != self._seen and not self._stop.is_set():
             self._seen = now
             self._changed()

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import hostkit
 from hostkit import ConfigError, HostConfig, PluginConfig, _schemas
-from hostkit._config import Defaults, DiscoveryConfig, TemplateConfig
+from hostkit._config import AuditConfig, Defaults, DiscoveryConfig, TemplateConfig
 from hostkit._reading import load
 
 
@@ -680,7 +680,10 @@ def test_the_reference_has_every_key_with_its_default():
         pytest.skip("not in a checkout")
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| ([^|]*?) \|", page.read_text().partition("## Every key")[2], re.MULTILINE))
     expected = (
-        dict(keys_of(PluginConfig, "")) | dict(keys_of(DiscoveryConfig, "discovery.")) | dict(keys_of(TemplateConfig, "template."))
+        dict(keys_of(PluginConfig, ""))
+        | dict(keys_of(DiscoveryConfig, "discovery."))
+        | dict(keys_of(TemplateConfig, "template."))
+        | dict(keys_of(AuditConfig, "audit."))
     )
     assert rows.keys() == expected.keys()
     for key, default in expected.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._contract import ExecutionContext
@@ -15,11 +15,12 @@ from .._worker._frames import ERROR, Frame, FrameError
 
 
 class Outcome:
-    """Makes them for one plugin. ``limited`` says whether its memory is."""
+    """Makes them for one plugin. ``limited`` says whether its memory is; ``denied`` is told of errors where its workers are confined."""
 
-    def __init__(self, plugin: str, *, limited: bool) -> None:
+    def __init__(self, plugin: str, *, limited: bool, denied: Callable[[str, Mapping[str, Any]], object] | None = None) -> None:
         self._name = plugin
         self._limited = limited
+        self._denied = denied
 
     def answer(self, context: ExecutionContext, frame: Frame, shape: Shape) -> Any:
         """Return an answer's frame as the caller's type, or raise its error."""
@@ -34,6 +35,7 @@ class Outcome:
             raise lost from None
 
     def failed(self, context: ExecutionContext, said: Mapping[str, Any]) -> HostkitError:
+        self.heard(said)
         if said.get("cancelled") is True and context.cancelled:
             return self.cancelled(context) if context._cancelled else self.late(context)
         if said.get("memory") is True and self._limited:
@@ -46,6 +48,11 @@ class Outcome:
         error = call_error(said, plugin=self._name, request_id=context.request_id)
         show_remote(error)
         return error
+
+    def heard(self, said: Mapping[str, Any]) -> None:
+        """Pass on what a confined worker says that it was denied."""
+        if self._denied is not None and "denied" in said:
+            self._denied(self._name, said)
 
     def out_of_memory(self, frame: Frame) -> bool:
         """Whether a plugin with a memory limit answered with its last ballast."""

@@ -56,7 +56,7 @@ class Process:
         self._concurrency = opening.settings.concurrency or 1
         self._grace = opening.settings.cancel_grace
         self._pipelines = Pipelines()
-        self._outcome = Outcome(opening.name, limited="memory_bytes" in (opening.settings.limits or {}))
+        self._outcome = Outcome(opening.name, limited="memory_bytes" in (opening.settings.limits or {}), denied=opening.denied)
         self._historic: Historic[Asked] = Historic()
         self.supervisor = Supervisor(opening)
         introduction = self.supervisor.start()
@@ -345,7 +345,9 @@ class Process:
             raise link.ending.error(**where)
         frame = answer.result()
         if frame.kind == ERROR:
-            raise call_error(said_of(frame.meta), plugin=self._name, request_id="")
+            said = said_of(frame.meta)
+            self._outcome.heard(said)
+            raise call_error(said, plugin=self._name, request_id="")
         try:
             return read(frame.payload)
         except DataError as error:

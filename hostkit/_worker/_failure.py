@@ -1,6 +1,7 @@
 """Turn any exception of foreign code into plain data, however hostile it is.
 
-The data is ``{"type", "message", "traceback", "retryable", "memory", "cancelled"}``, all text and booleans. An exception's
+The data is ``{"type", "message", "traceback", "retryable", "memory", "cancelled"}``, all text and booleans, and ``"denied"``, a list of
+``{"errno", "path"}``, where a system call anywhere in it was not permitted. An exception's
 ``__str__`` may raise SystemExit, return 10 MB or not be text; causes may be cyclic or thousands deep; notes may be anything. So
 whatever asks the exception itself stands in a ``try`` of its own, and the rest is read past its class's back.
 """
@@ -13,13 +14,14 @@ from .._errors import CallCancelled, CallTimeout, RetryableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
     from typing import Any
 
 MESSAGE_LIMIT = 8 * 1024
 TRACEBACK_LIMIT = 64 * 1024
 _NAME_LIMIT = 300
+_PATH_LIMIT = 500
 _CHAIN_LIMIT = 16
 # Exceptions in one text: each link of a chain may be a group, each member of which has a chain.
 _MOST_LINKS = 64
@@ -31,11 +33,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     """Return what the host needs to know of ``error``; never raises."""
     # issubclass and not isinstance, which would ask the exception for its __class__.
     kind = type(error)
-    facts = {
+    facts: dict[str, Any] = {
         "retryable": issubclass(kind, RetryableError),
         "memory": issubclass(kind, MemoryError) or _is_enomem(error),
         "cancelled": issubclass(kind, (CallCancelled, CallTimeout)),
     }
+    denied = _denied(error)
+    if denied:
+        facts["denied"] = denied
     try:
         text = _clip(_text(error), TRACEBACK_LIMIT)
         return {"type": type_name(error), "message": message(error), "traceback": text, **facts}
@@ -45,10 +50,58 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def _is_enomem(error: BaseException) -> bool:
     """Whether a system call, like mmap, got no memory: Python makes no MemoryError of that."""
+    return _errno(error) == errno.ENOMEM
+
+
+def _errno(error: BaseException) -> int | None:
     if not issubclass(type(error), OSError):
-        return False
-    number = OSError.__dict__["errno"].__get__(error)  # past what the class would say
-    return type(number) is int and number == errno.ENOMEM
+        return None
+    number = _number(error)
+    return number if type(number) is int else None
+
+
+# Past what the class would say.
+_number = OSError.__dict__["errno"].__get__
+_filename = OSError.__dict__["filename"].__get__
+_DENIED = {errno.EACCES: "EACCES", errno.EPERM: "EPERM"}
+_MOST_DENIED = 4
+
+
+def _denied(error: BaseException) -> list[dict[str, str]]:
+    """Return what was not permitted, in the exception or in anything that hangs on it, the exception itself first; never raises."""
+    try:
+        failed = [(name, each) for each in _all_in(error) if (name := _DENIED.get(_errno(each) or 0)) is not None]
+        return [{"errno": name, "path": _path(_filename(each))} for name, each in failed[:_MOST_DENIED]]
+    except BaseException:  # no memory, no room on the stack
+        return []
+
+
+def _all_in(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, its causes, whether they are shown or not, and the members of groups."""
+    waiting, seen = [error], {id(error)}
+    while waiting and len(seen) <= _MOST_LINKS:
+        at = waiting.pop(0)
+        yield at
+        for other in (_cause(at), _context(at), *_group_members(at)):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _group_members(error: BaseException) -> list[BaseException]:
+    try:
+        members: Any = getattr(error, "exceptions", None)
+    except BaseException:  # a foreign attribute
+        return []
+    if type(members) not in (tuple, list):
+        return []
+    return [member for member in members[:_MOST_LINKS] if issubclass(type(member), BaseException)]
+
+
+def _path(name: object) -> str:
+    if type(name) is bytes:
+        name = name.decode("utf-8", "backslashreplace")
+    return clean(name[:_PATH_LIMIT]) if type(name) is str else ""
 
 
 def type_name(error: BaseException) -> str:

@@ -18,6 +18,7 @@ VERBS = {
     "isolate": ("_isolate", "Say in the configuration where a plugin runs."),
     "enable": ("_enable", "Switch a plugin on in the configuration."),
     "disable": ("_disable", "Switch a plugin off in the configuration."),
+    "audit": ("_audit", "Show the audit log, and check that nobody changed it."),
     "config": ("_config", "Show and check the configuration, and print its schema."),
     "doctor": ("_doctor", "Check this machine, the configuration and what is installed."),
 }
