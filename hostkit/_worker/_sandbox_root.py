@@ -53,7 +53,7 @@ class _Root:
     def make(self, said: dict[str, Any], owner: str) -> None:
         self._kernel.call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
         self._mount("tmpfs", "", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m,nr_inodes=8192")
-        readable = {path: False for path in (*said["roots"], *said["execute"])}
+        readable = dict.fromkeys((*said["roots"], *said["execute"]), False)
         readable.update((path, False) for path in said["list"] if not _shows_by_itself(path, readable))
         for path, writable in sorted({**readable, **dict.fromkeys(said["write"], True)}.items()):
             # The root itself can't be bound over the new one.
