@@ -77,14 +77,14 @@ def _python_for_everybody() -> str | None:
 def user(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """As whom the worker runs, and where its private directory is."""
     place = tempfile.mkdtemp(dir="/tmp")  # noqa: S108 - pytest's own directories are closed to others
-    who: dict[str, Any] = {"python": sys.executable, "temporary": place, "options": {}}
+    who: dict[str, Any] = {"python": sys.executable, "temporary": place, "uid": None}
     try:
         if request.param == "nobody":
             python = _python_for_everybody() if os.geteuid() == 0 else None
             if python is None:
                 pytest.skip("needs root, and an interpreter that everybody can run")
             os.chown(place, 65534, 65534)
-            who.update(python=python, options={"user": 65534, "group": 65534, "extra_groups": []})
+            who.update(python=python, uid=65534)
         yield who
     finally:
         shutil.rmtree(place)
@@ -126,7 +126,9 @@ def started(user: dict[str, Any], said: dict[str, Any]) -> Iterator[Callable[...
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                **user["options"],
+                user=user["uid"],
+                group=user["uid"],
+                extra_groups=None if user["uid"] is None else [],
             )
             os.close(lifeline)
             worker = Worker(process, held)
@@ -355,7 +357,7 @@ def test_files_that_were_not_granted_are_out_of_reach(confined: Confined, level:
         assert secret.read_text() == "x"
         assert os.listdir(other) == ["secret"]
     gone = {"standard": {DENIED, "OSError"}, "strict": {DENIED, "OSError", "FileNotFoundError"}}[level]
-    if user["options"]:
+    if user["uid"]:
         gone.add("FileNotFoundError")  # /root is closed to nobody
     assert {act: saw for act, saw in found.items() if saw not in gone} == {}
 
@@ -363,7 +365,7 @@ def test_files_that_were_not_granted_are_out_of_reach(confined: Confined, level:
 def test_modes_owners_times_and_attributes_stay_as_they_are(confined: Confined, user: dict[str, Any]) -> None:
     """Landlock has no say in them, so at standard nothing may change them."""
     with tempfile.NamedTemporaryFile(dir="/tmp") as file:  # noqa: S108
-        if user["options"]:
+        if user["uid"]:
             os.chown(file.name, 65534, 65534)
         before = os.stat(file.name)
         acts = """
@@ -776,7 +778,7 @@ def test_a_strict_worker_is_alone(confined: Confined, said: dict[str, Any], user
     """With its own processes, files, devices and user."""
     found = confined(STRICT, level="strict", read=[*said["read"], "/proc"], list=["/dev"])
     uid, groups = found.pop("user"), found.pop("groups")
-    if user["options"]:
+    if user["uid"]:
         assert uid == 65534
     elif os.geteuid() == 0:
         assert 61184 <= uid < 65520
@@ -1058,9 +1060,9 @@ def test_what_surrounds_the_private_directory_can_be_granted(confined: Confined,
         def act_root_is_read_only(): os.mkdir("/hostkit")
         """,
         level="strict",
-        list=["/"] if user["options"] else [],  # root's own home is closed to its throwaway user
+        list=["/"] if user["uid"] else [],  # root's own home is closed to its throwaway user
         write=["/tmp"],  # noqa: S108
     )
     assert found.pop("root_is_read_only") in {DENIED, "OSError"}
-    assert found.pop("root") == (True if user["options"] else DENIED)
-    assert found == {"private": [], "around": "written", "read": DENIED if user["options"] else "FileNotFoundError"}
+    assert found.pop("root") == (True if user["uid"] else DENIED)
+    assert found == {"private": [], "around": "written", "read": DENIED if user["uid"] else "FileNotFoundError"}
