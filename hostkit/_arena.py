@@ -6,6 +6,7 @@ when it reads there. Its descriptor is passed by SCM_RIGHTS on the control socke
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -119,7 +120,7 @@ def _sealed(size: int) -> int:
     """Return the descriptor of new memory whose size nobody can change. Raises ``OSError`` where there is none."""
     if sys.platform != "linux":
         raise OSError("no memory that can be sealed on this system")
-    fd = os.memfd_create("hostkit", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _memfd()
     try:
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
@@ -128,3 +129,17 @@ def _sealed(size: int) -> int:
             os.close(fd)
         raise
     return fd
+
+
+# From Linux 6.3 on, what a worker writes there can be kept from being executed.
+_MFD_NOEXEC_SEAL = 8
+
+
+def _memfd() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("hostkit", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create("hostkit", flags)

@@ -101,9 +101,9 @@ def _start(monkeypatch: pytest.MonkeyPatch, worker_defaults: dict[str, str]) -> 
 
 def _over(defaults: dict[str, str], config: Any) -> Any:
     """Return a host's configuration with those in it."""
-    if not defaults or not (config is None or isinstance(config, dict)):
-        return config
-    return {**(config or {}), "defaults": {**defaults, **(config or {}).get("defaults", {})}}
+    if not defaults or not isinstance(config, dict):
+        return config  # without one, the environment has them
+    return {**config, "defaults": {**defaults, **config.get("defaults", {})}}
 
 
 @pytest.fixture

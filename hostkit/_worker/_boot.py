@@ -90,6 +90,11 @@ def _dump_faults_to(fd: int) -> None:
     import faulthandler
 
     faulthandler.enable(fd)
+    if sys.platform == "linux":
+        import signal
+
+        # What the sandbox's filter sends for a call of a foreign kind; the process still dies of it.
+        faulthandler.register(signal.SIGSYS, file=fd, all_threads=False, chain=True)
 
 
 def see_what_the_host_sees(said: dict[str, Any], sited: list[str]) -> None:

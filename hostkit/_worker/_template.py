@@ -102,6 +102,8 @@ def _preload(told: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     import faulthandler  # noqa: F401
     import typing  # noqa: F401
 
+    from . import _sandbox, _sandbox_lifeline  # noqa: F401 - for those that are confined
+
     missing = {}
     before = _descriptors()
     _boot.see_what_the_host_sees({**told, "directory": None}, [])
