@@ -42,7 +42,8 @@ _METADATA = (".dist-info", ".egg-info")
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What a plugin's workers may reach. Paths are absolute; ``roots`` are those of ``read`` before they were taken apart."""
+    """What a plugin's workers may reach. Paths are absolute; ``roots`` are those of ``read`` before they were taken apart,
+    and the links that lead there."""
 
     level: str
     read: tuple[str, ...]
@@ -91,7 +92,9 @@ def confinement(level: str, grants: Grants, spec: PluginSpec | None, others: Ite
     places = {os.path.realpath(entry) for entry in path}
     read = [kept for root in roots for kept in hidden.left_of(root, places)]
     sources = [kept for entry in sources for kept in _importable_in(entry, hidden)]
-    return Confinement(level, (*dict.fromkeys([*read, *sources]),), (*places,), (*dict.fromkeys([*roots, *sources]),), grants)
+    return Confinement(
+        level, (*dict.fromkeys([*read, *sources]),), (*places,), (*dict.fromkeys([*roots, *_SYSTEM, *sources]),), grants
+    )
 
 
 def _module(spec: PluginSpec | None) -> list[str]:
