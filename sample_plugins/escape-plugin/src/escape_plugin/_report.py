@@ -123,7 +123,8 @@ def _lines(rows: Rows) -> Iterator[str]:
 
 
 def _reached(rows: Rows, level: str) -> Iterator[str]:
-    names = [name for name, row in rows.get(level, {}).items() if row.word == REACHED]
+    found = rows.get(level, {})
+    names = [name for name in expected() if name in found and found[name].word == REACHED]
     if names:
         yield from ("", f"## Not blocked at `{level}`", "")
         yield from (f"- **{name}**: {reasons().get(name, 'nobody said why')}" for name in names)
@@ -139,7 +140,7 @@ _HEAD = """\
 
 <!-- Made by `python -m escape_plugin --markdown` from a run; a test compares it. -->
 
-A plugin that tries {count} acts, one a call, at each level of the [sandbox](configuration.md): `sample_plugins/escape-plugin`.
+A plugin that tries {count} acts, one a call, at each level of the [sandbox](configuration.md#the-sandbox): `sample_plugins/escape-plugin`.
 This page is what a run of it gave; the tests run it again and compare. Where an act shows outside of the worker, the test's own
 eyes decide: the canary that changed, the victim that died, the listener that was reached. `off` is what any process of the
 same user can do, and shows that the acts are real.
