@@ -9,6 +9,7 @@ nox.options.default_venv_backend = "venv"
 
 SAMPLES = [
     "./sample_plugins/calculator-plugin",
+    "./sample_plugins/escape-plugin",
     "./sample_plugins/image-plugin",
     "./sample_plugins/text-host",
     "./sample_plugins/text-hooks-plugin",
