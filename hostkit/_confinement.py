@@ -61,11 +61,11 @@ class Confinement:
         grants = self.grants
         return {
             "level": self.level,
-            "read": [*self.read, *(_PROGRAMS if grants.subprocess else ()), *(_NETWORKING if grants.network else ()), *grants.read],
+            "read": [*self.read, *(_programs() if grants.subprocess else ()), *(_NETWORKING if grants.network else ()), *grants.read],
             "list": list(self.listed),
-            "roots": [*self.roots, *(_PROGRAMS if grants.subprocess else ()), *grants.read],
+            "roots": [*self.roots, *(_programs() if grants.subprocess else ()), *grants.read],
             "write": ["/dev/null", *grants.write],
-            "execute": [*_PROGRAMS, *self.read] if grants.subprocess else [],
+            "execute": [*_programs(), *self.read] if grants.subprocess else [],
             "temporary": temporary,
             "network": grants.network if grants.network is True else "brokered" if grants.network else False,
             "broker": broker,
@@ -95,6 +95,12 @@ def confinement(level: str, grants: Grants, spec: PluginSpec | None, others: Ite
     return Confinement(
         level, (*dict.fromkeys([*read, *sources]),), (*places,), (*dict.fromkeys([*roots, *_SYSTEM, *sources]),), grants
     )
+
+
+def _programs() -> Iterator[str]:
+    yield from _PROGRAMS
+    # This interpreter, and the one that it leads to out of a virtual environment.
+    yield from {os.path.dirname(path) for path in (sys.executable, os.path.realpath(sys.executable))}
 
 
 def _module(spec: PluginSpec | None) -> list[str]:
@@ -202,7 +208,7 @@ def _importable_in(entry: str, hidden: _Hidden) -> Iterator[str]:
     for each in _entries(entry):
         if hidden.owns(each.name):
             continue
-        module = each.name.endswith(_SUFFIXES) or each.name.endswith((*_METADATA, ".pth"))
+        module = each.name.endswith(_SUFFIXES) or each.name.endswith((*_METADATA, ".pth", ".libs"))
         if module or any(os.path.exists(os.path.join(each.path, f"__init__{suffix}")) for suffix in _SUFFIXES):
             yield each.path
 
