@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ._events import HostTampered as HostTampered
     from ._events import IsolationChanged as IsolationChanged
     from ._events import LockChanged as LockChanged
+    from ._events import LockMismatch as LockMismatch
     from ._events import PluginLoaded as PluginLoaded
     from ._events import PluginRefused as PluginRefused
     from ._events import PluginUnloaded as PluginUnloaded
@@ -124,6 +125,7 @@ _HOMES = {
         "HostTampered",
         "IsolationChanged",
         "LockChanged",
+        "LockMismatch",
         "PluginLoaded",
         "PluginRefused",
         "PluginUnloaded",
@@ -171,6 +173,7 @@ __all__ = [
     "InvalidResponse",
     "IsolationChanged",
     "LockChanged",
+    "LockMismatch",
     "Manifest",
     "ManifestError",
     "MemoryExceeded",

@@ -172,6 +172,17 @@ class AuditConfig(Model):
     file: Annotated[Annotated[Path, Field(strict=False)] | None, Off] = None
 
 
+class LockConfig(Model):
+    """What happens to a plugin that is not what ``file`` has: nothing is looked at, it is told, or the plugin is not loaded.
+
+    ``include`` are distributions that every plugin may import, whether it says that it requires them or not.
+    """
+
+    policy: Literal["off", "audit", "enforce"] = "off"
+    file: Annotated[Path, Field(strict=False)] = Path("hostkit.lock")
+    include: list[Name] = Field(default=[])
+
+
 class HostConfig(Model):
     """The whole configuration. Immutable."""
 
@@ -179,6 +190,7 @@ class HostConfig(Model):
     discovery: DiscoveryConfig = DiscoveryConfig()
     template: TemplateConfig = TemplateConfig()
     audit: AuditConfig = AuditConfig()
+    lock: LockConfig = LockConfig()
     plugins: dict[Name, PluginConfig] = Field(default={})
 
     @model_validator(mode="after")

@@ -222,6 +222,23 @@ class ConfigRefused(Event):
         return f"{self.why}; what held before still holds"
 
 
+@dataclass(frozen=True, slots=True)
+class LockMismatch(Event):
+    """A plugin is not what the lock has, or there is no lock that can be read, and it is loaded all the same."""
+
+    file: str
+    findings: tuple[str, ...]
+
+    @property
+    def level(self) -> str:
+        return "WARNING"
+
+    def _said(self) -> str:
+        return (
+            f"plugin {self.plugin!r} is not what the lock {self.file} has, and is loaded all the same: {'; '.join(self.findings)}"
+        )
+
+
 class Events:
     """Who is told. Thread-safe."""
 

@@ -74,7 +74,8 @@ class Host(_Around):
 
     @classmethod
     def development(cls, app: str = "hostkit", **arguments: Any) -> Host:
-        """Make a host for working on plugins: hostkit's log is on, and time limits are ten minutes unless configured."""
+        """Make a host for working on plugins: hostkit's log is on, time limits are ten minutes unless configured, and what differs from
+        the lock is told and not refused."""
         from loguru import logger
 
         logger.enable("hostkit")
@@ -395,10 +396,11 @@ def _with_circuit(record: Record, status: HealthStatus) -> HealthStatus:
 
 
 def _patient(config: HostConfig) -> HostConfig:
-    """Return a configuration with time limits of ten minutes where it says nothing else."""
+    """Return a configuration with time limits of ten minutes where it says nothing else, and a lock that is no obstacle."""
     patient = dict.fromkeys(("timeout", "start_timeout"), 600.0)
     own = {name: getattr(config.defaults, name) for name in config.defaults.model_fields_set}
     defaults = type(config.defaults).model_construct(**{**dict(config.defaults), **patient, **own})
     defaults.__pydantic_fields_set__.clear()
     defaults.__pydantic_fields_set__.update({*patient, *own})
-    return config.model_copy(update={"defaults": defaults})
+    lock = config.lock.model_copy(update={"policy": "audit"}) if config.lock.policy == "enforce" else config.lock
+    return config.model_copy(update={"defaults": defaults, "lock": lock})

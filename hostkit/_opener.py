@@ -19,6 +19,7 @@ from ._deadline import Deadline
 from ._decided import Decided, decide
 from ._denials import Denials
 from ._discovery import reread
+from ._enforcement import Enforcement
 from ._errors import HostForkedError, HostkitError, PluginClosed, PluginLoadError, PluginNotFound
 from ._events import Events, IsolationChanged, PluginLoaded, PluginUnloaded
 from ._health import Asked
@@ -51,6 +52,7 @@ class Opener:
         self._events = events
         self._audit = audit
         self._denials = Denials(events.emit)
+        self._enforcement = Enforcement(group, events)
         self._lock = threading.Lock()  # guards _template and _scratch
         self._template: Template | None = None
         self._scratch: Scratch | None = None
@@ -114,7 +116,7 @@ class Opener:
         seen = _requirements.seen_by_plugin(decided.isolation, decided.settings.environment)
         _requirements.check(record.name, record.manifest, seen)
         specs.there.check(record.name, record.manifest)
-        return decided
+        return decided if record.spec is None else self._enforcement.checked(record.spec, decided, self.config.lock)
 
     def _opening(self, record: Record, decided: Decided, specs: Offered) -> Opening:
         spec = record.spec

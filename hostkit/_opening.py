@@ -40,7 +40,8 @@ class Settings:
     ``grants``.
     ``verified`` has size and SHA-256 of every file that a worker may import beside the interpreter's and hostkit's own, by absolute
     path; None where it may import anything. Whoever lists a ``.pyc`` of ``__pycache__`` beside its source vouches for it: it is run in
-    the source's place.
+    the source's place. ``locked`` is the digest of what was locked, empty where nothing was compared
+    with a lock.
     """
 
     timeout: float = 30.0
@@ -65,6 +66,7 @@ class Settings:
     grants: Grants = NOTHING
     # Not compared: the same settings are the same, whatever was installed anew meanwhile.
     verified: Mapping[str, tuple[int, str]] | None = field(default=None, compare=False, repr=False)
+    locked: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def examined(path: Path | None, document: Document) -> Reading:
     problems = sorted([*expansion.problems, *untold], key=lambda problem: problem.line or 0)
     config = None if problems or config is None else _anchored(config, folder)
     if settings:
-        config, overridden = _with_settings(data, config, settings)
+        config, overridden = _with_settings(data, config, settings, folder)
         problems += overridden
     problems += _wrong_variables(unread)
     return Reading(path, document, settings, expansion.references, problems, None if problems else config)
@@ -117,13 +117,10 @@ def _validated(
 
 
 def _with_settings(
-    data: dict[str, Any], config: HostConfig | None, settings: Sequence[Setting]
+    data: dict[str, Any], config: HostConfig | None, settings: Sequence[Setting], folder: Path
 ) -> tuple[HostConfig | None, list[Problem]]:
     """Return what holds with the environment's settings, and what is wrong with those; ``config`` is what holds without them."""
-    paths = [] if config is None else [str(path) for path in config.discovery.paths]
-    merged = {} if config is None else {**data, "discovery": {**data.get("discovery", {}), "paths": paths}}
-    if config is not None and config.audit.file is not None:
-        merged["audit"] = {**data["audit"], "file": str(config.audit.file)}
+    merged = {} if config is None else _with_paths(data, config, folder)
     problems = [problem for setting in settings if (problem := _put(merged, setting)) is not None]
     try:
         found = HostConfig.model_validate(merged)
@@ -134,6 +131,15 @@ def _with_settings(
         certain = [problem for problem in told if config is not None or problem.words != "is missing"]
         problems += [dataclasses.replace(problem, where=_blamed(problem.keys, settings)) for problem in certain]
         return None, problems
+
+
+def _with_paths(data: dict[str, Any], config: HostConfig, folder: Path) -> dict[str, Any]:
+    """Return what a file says with its paths absolute, so that those of the environment can be relative to something else."""
+    discovery = {**data.get("discovery", {}), "paths": [str(path) for path in config.discovery.paths]}
+    found = {**data, "discovery": discovery, "lock": {**data.get("lock", {}), "file": str(_absolute(config.lock.file, folder))}}
+    if config.audit.file is not None:
+        found["audit"] = {**data["audit"], "file": str(config.audit.file)}
+    return found
 
 
 def _put(data: dict[str, Any], setting: Setting) -> Problem | None:
@@ -173,13 +179,17 @@ def _blamed(keys: Keys, settings: Sequence[Setting]) -> str:
 
 def _anchored(config: HostConfig, folder: Path) -> HostConfig:
     """Return a configuration whose paths stay what they are when the working directory changes."""
-    paths = [_absolute(path, folder) for path in config.discovery.paths]
-    if paths != config.discovery.paths:
-        config = config.model_copy(update={"discovery": config.discovery.model_copy(update={"paths": paths})})
-    file = None if config.audit.file is None else _absolute(config.audit.file, folder)
-    if file != config.audit.file:
-        config = config.model_copy(update={"audit": config.audit.model_copy(update={"file": file})})
-    return config
+    discovery, lock, audit = config.discovery, config.lock, config.audit
+    paths = [_absolute(path, folder) for path in discovery.paths]
+    if paths != discovery.paths:
+        discovery = discovery.model_copy(update={"paths": paths})
+    if lock.model_fields_set and lock.file != (file := _absolute(lock.file, folder)):
+        lock = lock.model_copy(update={"file": file})
+    if audit.file is not None and audit.file != (file := _absolute(audit.file, folder)):
+        audit = audit.model_copy(update={"file": file})
+    if (discovery, lock, audit) == (config.discovery, config.lock, config.audit):
+        return config
+    return config.model_copy(update={"discovery": discovery, "lock": lock, "audit": audit})
 
 
 def _absolute(path: Path, folder: Path) -> Path:

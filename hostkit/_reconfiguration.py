@@ -35,7 +35,7 @@ class Reconfiguration:
         old = self._loader.config
         self._loader.reconfigure(new)
         self._audit_elsewhere(new, changes, failures)
-        changes += [table for table in ("discovery", "template") if getattr(new, table) != getattr(old, table)]
+        changes += [table for table in ("discovery", "template", "lock") if getattr(new, table) != getattr(old, table)]
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
         configs = {record: new.plugin(name) for name, record in records.items()}
         kept_out = self._loader.specs.kept_out

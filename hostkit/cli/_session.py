@@ -73,6 +73,12 @@ class Session:
         project = Path("pyproject.toml").absolute()
         return project if _configures_hostkit(project) else None
 
+    @property
+    def lock_file(self) -> Path:
+        """Where the lock is: beside the configuration, else in the working directory, unless [lock] says something else."""
+        folder = Path() if self.config_path is None else self.config_path.parent
+        return (folder / self.config.lock.file).absolute()
+
     @cached_property
     def glance(self) -> Glance:
         """What a listing needs of the configuration. Raises ``ConfigError``."""
