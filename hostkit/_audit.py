@@ -27,6 +27,7 @@ from ._events import (
     HostTampered,
     IsolationChanged,
     LockChanged,
+    LockMismatch,
     PluginLoaded,
     PluginRefused,
     PluginUnloaded,
@@ -206,7 +207,7 @@ class Audit:
 
 
 # The kinds of entries that are on the disk before anything goes on.
-_LASTING = ("loading", "refused", "config", "config-refused", "lock", "audit", "violated")
+_LASTING = ("loading", "refused", "mismatch", "config", "config-refused", "lock", "audit", "violated")
 
 
 def _news(event: Event) -> News | None:
@@ -230,6 +231,7 @@ _FACTS: dict[type[Event], tuple[str, Callable[[Any], Mapping[str, object]]]] = {
     HostTampered: ("tampered", lambda event: {"changes": event.changes}),
     ConfigApplied: ("config", lambda event: {"file": event.file, "changes": event.changes}),
     ConfigRefused: ("config-refused", lambda event: {"file": event.file, "why": event.why}),
+    LockMismatch: ("mismatch", lambda event: {"file": event.file, "findings": event.findings}),
     LockChanged: ("lock", lambda event: {"file": event.file, "state": event.state, "why": event.why}),
     SandboxDenied: ("denied", lambda event: {"what": event.what, "path": event.path, "left_out": event.left_out}),
     SandboxViolated: ("violated", lambda event: {"dump": event.dump}),

@@ -61,7 +61,12 @@ class Confinement:
         grants = self.grants
         return {
             "level": self.level,
-            "read": [*self.read, *(_programs() if grants.subprocess else ()), *(_NETWORKING if grants.network else ()), *grants.read],
+            "read": [
+                *self.read,
+                *(_programs() if grants.subprocess else ()),
+                *(_NETWORKING if grants.network else ()),
+                *grants.read,
+            ],
             "list": list(self.listed),
             "roots": [*self.roots, *(_programs() if grants.subprocess else ()), *grants.read],
             "write": ["/dev/null", *grants.write],

@@ -73,6 +73,12 @@ class Enforcement:
             known = self._read = (digest, _lockfile.parsed(data, config.file, self._group))
         return known[1]
 
+    def check(self, data: bytes, config: LockConfig) -> None:
+        """Raise ``IntegrityError`` where the bytes are no lock of this application."""
+        from . import _lockfile
+
+        _lockfile.parsed(data, config.file, self._group)
+
     def _tell(self, plugin: str, findings: Iterable[object], config: LockConfig) -> None:
         self._events.emit(LockMismatch(plugin, str(config.file), tuple(map(str, findings))))
 

@@ -29,6 +29,7 @@ from ._health import Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
 from ._lane import Lane
+from ._lock_watch import LockWatch
 from ._log import tell
 from ._monitor import Monitor
 from ._offered import Offered, Offers, not_found
@@ -58,6 +59,7 @@ class Loader:
         self._order: list[str] = []
         self._leaving: dict[Lane, Record] = {}
         self._needed: dict[Record, list[str]] = {}  # what plugins that are being loaded need
+        self._lock_watch: LockWatch | None = None
         self.events.subscribe(self.audit.heard)
         self.events.subscribe(self._happened)
 
@@ -67,7 +69,7 @@ class Loader:
         return self._opener.config
 
     def _enforces(self) -> bool:
-        return getattr(getattr(self.config, "lock", None), "policy", "off") == "enforce"
+        return self.config.lock.policy == "enforce"
 
     @property
     def closed(self) -> bool:
@@ -142,6 +144,8 @@ class Loader:
                 self._offers = self._offers_of(config)
         if config.template != before.template:
             self._opener.drop_template()
+        if config.lock != before.lock and self._lock_watch is not None:
+            self._look_at_lock()
 
     def load(self, record: Record, ahead: Ahead | None = None) -> Lane:
         """Load a plugin, and before it what it requires; one that is loaded stays as it is. Raises as ``Host.load``."""
@@ -280,6 +284,10 @@ class Loader:
         """End what serves all plugins, after the last of them."""
         self._opener.drop_template()
         self.monitor.stop()
+        with self._lock:
+            watch, self._lock_watch = self._lock_watch, None
+        if watch is not None:
+            watch.stop()
         self._opener.drop_scratch()
         self._opener.tell_denials()
         self.audit.close()
@@ -289,6 +297,7 @@ class Loader:
         of it is as good as new."""
         self._opener.forget()
         self.audit.forget()
+        self._lock_watch = None
         self._lock = threading.RLock()
         self._id_prefix = _new_prefix()
         for record in self._records.values():
@@ -366,9 +375,27 @@ class Loader:
             )
 
     def _open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
+        self._look_at_lock()
         lane = self._opener.open(record, specs, ahead, check=check)
         watch(record, lane, self._means)
         return lane
+
+    def _look_at_lock(self) -> None:
+        """Tell if the lock changed, and watch it from now on; where no policy asks for it, no more."""
+        lock, before = self.config.lock, self._lock_watch
+        wanted = lock.policy != "off"
+        if before is not None and wanted and before.path == lock.file:
+            before.look()
+            return
+        watch = LockWatch(lock.file, self._opener.check_lock, self.events.emit) if wanted else None
+        with self._lock:
+            if self._lock_watch is not before or self.closed:
+                return  # somebody else was here
+            self._lock_watch = watch
+        if before is not None:
+            before.stop()
+        if watch is not None:
+            watch.start()
 
     def _load_alone(self, record: Record, specs: Offered, ahead: Ahead | None) -> Lane:
         lane = self._open(record, specs, ahead)

@@ -27,23 +27,30 @@ class LockWatch:
         self.path = path
         self._check = check
         self._emit = emit
-        self._lock = threading.Lock()  # guards _stamp and _state
+        self._lock = threading.Lock()  # guards _stamp, _state, _watch and _stopped
         self._stamp = _stamp(path)
         self._state = self._looked()
         self._watch: Watch | None = None
+        self._stopped = False
 
     def start(self) -> None:
         """Look at it whenever the system says that it changed; without ``hostkit[watch]`` ``look`` alone has to do."""
         try:
-            self._watch = Watch(self.path, self.look, seen=_stamp, what="the lock file")
+            watch = Watch(self.path, self.look, seen=_stamp, what="the lock file")
         except ConfigError as error:
             tell("INFO", f"{error}; until then changes of {self.path} are told when a plugin is loaded")
+            return
+        with self._lock:
+            self._watch = watch
+            stopped = self._stopped
+        if stopped:
+            watch.stop()
 
     def look(self) -> None:
         """Look at it now, and tell if it is another one than before."""
         with self._lock:
             stamp = _stamp(self.path)
-            if stamp == self._stamp:
+            if stamp == self._stamp or self._stopped:
                 return
             before, now = self._state, self._looked()
             self._stamp, self._state = stamp, now
@@ -52,7 +59,9 @@ class LockWatch:
 
     def stop(self) -> None:
         """Watch no more. Idempotent."""
-        watch, self._watch = self._watch, None
+        with self._lock:
+            self._stopped = True
+            watch, self._watch = self._watch, None
         if watch is not None:
             watch.stop()
 

@@ -65,7 +65,7 @@ class Opener:
             raise told_with_conflicts(error, record.spec) from error.__cause__
         lane = self._opened(record, decided, backend, check=check)
         record.breaker.reset("the plugin was loaded anew")
-        self._events.emit(PluginLoaded(record.name, decided.isolation, _facts(record, decided)))
+        self._events.emit(PluginLoaded(record.name, decided.isolation, self._facts(record, decided)))
         if decided.unheld:
             tell("WARNING", f"plugin {record.name!r}: {_UNHELD.format(', '.join(decided.unheld))}", plugin=record.name)
         return lane
@@ -93,7 +93,7 @@ class Opener:
 
     def start(self, record: Record, decided: Decided, specs: Offered) -> Backend:
         """Start a plugin's backend, after the audit log has it. Raises ``PluginLoadError`` and its siblings, and ``Unfit``."""
-        self._audit.loading(record.name, _facts(record, decided))
+        self._audit.loading(record.name, self._facts(record, decided))
         opening = self._opening(record, decided, specs)
         if decided.isolation == "none":
             return start_here(opening, record.spec, may_leave=decided.auto, events=self._events)
@@ -186,6 +186,26 @@ class Opener:
         else:
             self._events.emit(PluginUnloaded(record.name))
 
+    def check_lock(self, data: bytes) -> None:
+        """Raise ``IntegrityError`` where the bytes are no lock of this application."""
+        self._enforcement.check(data, self.config.lock)
+
+    def _facts(self, record: Record, decided: Decided) -> dict[str, Any]:
+        """Return what the audit log has of a plugin that is loaded."""
+        spec, runs = record.spec, where_it_runs(decided)
+        found = {key: runs[key] for key in ("isolation", "moved", "sandbox", "granted", "not_granted", "limits") if runs.get(key)}
+        found["policy"] = self.config.lock.policy
+        if spec is None:
+            return {**found, "registered": True}
+        where: dict[str, object] = {"distribution": spec.distribution, "version": spec.version}
+        said = {
+            "entry_point": spec.entry_point,
+            **where,
+            "directory": spec.directory and str(spec.directory),
+            "digest": decided.settings.locked,
+        }
+        return {**found, **{key: value for key, value in said.items() if value}}
+
     def tell_denials(self) -> None:
         """Tell of the denials that were left out, when no plugin is loaded any more."""
         self._denials.told()
@@ -244,17 +264,6 @@ def _confinement(record: Record, decided: Decided, specs: Offered) -> Confinemen
 
 def _confined(decided: Decided) -> bool:
     return decided.settings.sandbox != "off"
-
-
-def _facts(record: Record, decided: Decided) -> dict[str, Any]:
-    """Return what the audit log has of a plugin that is loaded."""
-    spec, runs = record.spec, where_it_runs(decided)
-    found = {key: runs[key] for key in ("isolation", "moved", "sandbox", "granted", "not_granted", "limits") if runs.get(key)}
-    if spec is None:
-        return {**found, "registered": True}
-    where: dict[str, object] = {"distribution": spec.distribution, "version": spec.version}
-    where |= {"directory": spec.directory and str(spec.directory), "digest": getattr(decided.settings, "locked", "")}
-    return {**found, "entry_point": spec.entry_point, **{key: value for key, value in where.items() if value}}
 
 
 def where_it_runs(decided: Decided) -> dict[str, Any]:

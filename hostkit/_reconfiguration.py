@@ -11,10 +11,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from ._config import HostConfig, PluginConfig
+from ._config import HostConfig, LockConfig, PluginConfig
 from ._deadline import Deadline
 from ._decided import Decided, decide, words
 from ._errors import ConfigError, HostkitError
+from ._fields import Model
 from ._loader import DRAIN, Loader
 from ._record import Record
 
@@ -35,7 +36,8 @@ class Reconfiguration:
         old = self._loader.config
         self._loader.reconfigure(new)
         self._audit_elsewhere(new, changes, failures)
-        changes += [table for table in ("discovery", "template", "lock") if getattr(new, table) != getattr(old, table)]
+        changes += [table for table in ("discovery", "template") if getattr(new, table) != getattr(old, table)]
+        changes += [f"lock.{difference}" for difference in _lock_differences(old.lock, new.lock)]
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
         configs = {record: new.plugin(name) for name, record in records.items()}
         kept_out = self._loader.specs.kept_out
@@ -109,8 +111,15 @@ def _is_below(wish: str, floor: str | None) -> bool:
     return floor is not None and words().index(wish) < words().index(floor)
 
 
-def _differences(old: PluginConfig, new: PluginConfig) -> Iterator[str]:
-    for key in PluginConfig.model_fields:
+def _lock_differences(old: LockConfig, new: LockConfig) -> Iterator[str]:
+    if "off" not in (old.policy, new.policy):
+        yield from _differences(old, new)
+    elif old.policy != new.policy:  # without a policy the rest means nothing
+        yield f"policy {old.policy} → {new.policy}"
+
+
+def _differences(old: Model, new: Model) -> Iterator[str]:
+    for key in type(new).model_fields:
         before, after = getattr(old, key), getattr(new, key)
         if before != after:
             # A plugin's own table may have secrets.
