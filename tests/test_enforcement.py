@@ -154,7 +154,7 @@ def test_a_policy_that_is_switched_on_holds_for_the_next_load(locked, new_host, 
     host.load("plugin")
     change(site)
     locked.write_text('[lock]\npolicy = "enforce"\n')
-    assert host.reload_config() == ("lock",)
+    assert host.reload_config() == ("lock.policy off → enforce",)
     assert host.execute("plugin", 1)[1] == 1
     with pytest.raises(hostkit.IntegrityError):
         host.reload("plugin", isolation="process")
