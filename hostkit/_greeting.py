@@ -6,7 +6,7 @@ import json
 import keyword
 import os
 import unicodedata
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ from ._wires import Wires
 from ._worker._data import DataError, found
 from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, packed
 from ._worker._json import dump_json
+
+if TYPE_CHECKING:
+    from ._cell import Cell
 
 
 def _is_name(word: str) -> str:
@@ -66,7 +69,6 @@ class Greeting:
         self._plugin = opening.name
         self._cookie = os.urandom(8).hex()
         self._pickled = target.pickled
-        self._confinement = opening.confinement
         self._said: dict[str, Any] = {
             **host_path(),
             "cookie": self._cookie,
@@ -82,11 +84,11 @@ class Greeting:
             "verified": None if opening.settings.verified is None else {"files": dict(opening.settings.verified)},
         }
 
-    def boot(self, wires: Wires, temporary: str, broker: int) -> bytes:
-        """Return the BOOT frame for one worker, with its private directory and its socket to the broker."""
+    def boot(self, wires: Wires, cell: Cell | None) -> bytes:
+        """Return the BOOT frame for one worker."""
         theirs = wires.theirs
         descriptors = {"channels": theirs.channels, "lifeline": theirs.lifeline, "faults": wires.faults, "log": theirs.log}
-        confined = None if self._confinement is None else self._confinement.told(temporary, theirs.lifeline, broker)
+        confined = None if cell is None else cell.told(theirs.lifeline)
         said = {**self._said, **descriptors, "sandbox": confined}
         return packed(BOOT, meta=json.dumps(said).encode(), buffers=self._pickled)
 

@@ -34,8 +34,7 @@ from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, READY, Frame, FrameError, packed
 
 if TYPE_CHECKING:
-    from ._broker import Broker
-    from ._monitor import Monitor
+    from ._cell import Cell
     from ._recycling import Term
 
 # Seconds between the end of a worker's sockets and its own end, where it dies in order.
@@ -74,9 +73,7 @@ class Link:
         self._greeting = Greeting(opening, target)
         # What it has imported, nobody has verified.
         self._template = opening.template if opening.settings.verified is None else None
-        self._temporary = ""
-        self._broker: Broker | None = None
-        self._broker_fd = -1
+        self._cell: Cell | None = None
         try:
             self._acquire()
         except (OSError, RuntimeError, MemoryError) as error:
@@ -99,18 +96,15 @@ class Link:
             with starting:
                 self._start()
         except BaseException:
+            if self._cell is not None:
+                self._cell.close()
             self._monitor.let_go()
             raise
 
     def _start(self) -> None:
         settings = self.opening.settings
         cores = (settings.limits or {}).get("cpu_cores")
-        scratch = self.opening.scratch
-        self._temporary = "" if scratch is None else scratch.make()
-        confinement = self.opening.confinement
-        if confinement is not None and confinement.brokered:
-            self._broker = _broker(confinement.brokered, self._monitor)
-            self._broker_fd = self._broker.theirs
+        self._cell = cell = _cell(self.opening)
         self._wires = wires = Wires(self.opening.name, settings.concurrency or 1)
         close_in_forks(wires)
         theirs = wires.theirs
@@ -118,10 +112,12 @@ class Link:
             self.process = WorkerProcess(
                 self.opening.name,
                 control=theirs.control,
-                fds=[*theirs.all, wires.faults, *([] if self._broker is None else [self._broker_fd])],
+                fds=[*theirs.all, wires.faults, *([] if cell is None else cell.fds)],
                 streams=(theirs.stdout, theirs.stderr),
                 environment={
-                    **environment(settings.environment, None if cores is None else int(cores), home=self._temporary),
+                    **environment(
+                        settings.environment, None if cores is None else int(cores), home="" if cell is None else cell.home
+                    ),
                     VARIABLE: self.mark,
                 },
                 template=self._template,
@@ -131,14 +127,11 @@ class Link:
             wires.close()
             for mine in wires.ends:
                 mine.close()
-            self._remove_temporary()
-            if self._broker is not None:
-                self._broker.close()
             raise
         finally:
             wires.hand_over()
-            if self._broker is not None:
-                self._broker.hand_over()
+            if cell is not None:
+                cell.hand_over()
         self._popen = self.process._popen
         self._fence = Fence(self.opening, self.pid, running=lambda: self.running, end=self.end)
         assert wires.control is not None
@@ -152,7 +145,7 @@ class Link:
     def _boot(self) -> None:
         try:
             self._questions.send(
-                self._greeting.boot(self._wires, self._temporary, self._broker_fd),
+                self._greeting.boot(self._wires, self._cell),
                 Deadline.after(self.opening.settings.start_timeout),
             )
         except Full:
@@ -250,8 +243,8 @@ class Link:
             self._monitor.watch(pipe.fd, functools.partial(self._on_output, pipe))
         self._start_timer = self._monitor.later(self.opening.settings.start_timeout, self._too_slow)
         self._fence.watch()
-        if self._broker is not None:
-            self._broker.watch()
+        if self._cell is not None:
+            self._cell.watch()
         self._sentinel = self._popen.sentinel
         if self._sentinel >= 0:
             self._monitor.watch(self._sentinel, self._on_death)
@@ -382,8 +375,8 @@ class Link:
         with self._lock:
             self._wires.close()
         self._fence.stop()
-        if self._broker is not None:
-            self._broker.close()
+        if self._cell is not None:
+            self._cell.close()
         self.process.join(0)  # takes it off multiprocess's list of children
         self._popen.close()
         self.ended.set()
@@ -396,20 +389,15 @@ class Link:
         self._on_end(self)
         if self.dismissed or not self._asked_to_close:  # else whoever asked sees to it
             end_marked_soon(self.mark)
-        self._remove_temporary()
         self._fence.remove(self._monitor.let_go)
 
-    def _remove_temporary(self) -> None:
-        if self._temporary:
-            from ._scratch import remove  # what it locks with is not on every system
 
-            remove(self._temporary)
+def _cell(opening: Opening) -> Cell | None:
+    if opening.confinement is None or opening.scratch is None:
+        return None
+    from ._cell import Cell  # what it locks with is not on every system
 
-
-def _broker(endpoints: tuple[str, ...], monitor: Monitor) -> Broker:
-    from ._broker import Broker  # what only plugins with such a grant need
-
-    return Broker(endpoints, monitor)
+    return Cell(opening.confinement, opening.scratch, opening.monitor)
 
 
 # Calls that still run when their plugin is closed have reached it: that isn't a rejection.
