@@ -214,7 +214,7 @@ def _close(stack: ExitStack) -> None:
 def _hostkit(workers: int, standby: int = 0) -> Iterator[Call]:
     from hostkit import Host
 
-    with Host("benchmarks", config={"plugins": {"victim": {"workers": workers, "standby": standby}}}) as host:
+    with Host("benchmarks", config={"plugins": {"victim": {"sandbox": "off", "workers": workers, "standby": standby}}}) as host:
         host.register(_victim.Victim, name="victim", isolation="process")
         host.load("victim")
         backend: Any = host._loader.record("victim").lane.backend  # type: ignore[union-attr]  # it is loaded

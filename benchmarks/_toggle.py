@@ -44,7 +44,7 @@ def measure(*, rounds: int, turn: float) -> list[Section]:
     with tempfile.TemporaryDirectory(prefix="hostkit-benchmarks-") as place, site({"toggled": _COUNTED}):
         journal = Path(place, "journal")
         journal.touch()
-        with Host(config={"plugins": {"toggled": {"config": {"journal": str(journal)}}}}) as host:
+        with Host(config={"plugins": {"toggled": {"sandbox": "off", "config": {"journal": str(journal)}}}}) as host:
             traffic = _Traffic(host)
             with traffic:
                 _row(section, section.base, traffic.during(lambda: time.sleep(1.0)))

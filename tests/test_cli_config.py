@@ -12,6 +12,8 @@ from hostkit import HostConfig, _schemas
 from hostkit._origins import Origins
 from hostkit._reading import load
 
+SANDBOX = "standard"  # and so nothing in the environment
+
 ECHO = "class P:\n    def execute(self, ctx, request):\n        return request\n"
 
 FILE = """\

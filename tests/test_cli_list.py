@@ -10,6 +10,8 @@ import pytest
 
 from hostkit import Host, HostkitError
 
+SANDBOX = "standard"  # and so nothing in the environment
+
 ECHO = """
     import pathlib
     pathlib.Path(__file__).with_name("imported").touch()

@@ -87,7 +87,7 @@ class Traffic(RuleBasedStateMachine):
             "config": {"journal": str(self.journal), "host": os.getpid()},
         }
         self.resize(workers)
-        self.host = hostkit.Host(config={"plugins": dict.fromkeys(PLUGINS, settings)})
+        self.host = hostkit.Host(config={"defaults": {"sandbox": "off"}, "plugins": dict.fromkeys(PLUGINS, settings)})
         self.closed = False
         for plugin in PLUGINS:
             self.host.load(plugin, isolation=isolation)

@@ -217,7 +217,7 @@ NESTED = """
         def execute(self, ctx, depth):
             if depth == 0:
                 return 0
-            with hostkit.Host() as host:
+            with hostkit.Host(config={"defaults": {"sandbox": "off"}}) as host:
                 host.load("nested", isolation="process")
                 return 1 + host.execute("nested", depth - 1)
 """
@@ -242,7 +242,7 @@ def test_a_host_that_dies_takes_the_workers_of_its_workers_along(install, new_ho
                         file.write(str(os.getpid()))
                     os.rename({str(place)!r}, {str(place) + ".whole"!r})
                     time.sleep(60)
-                host = hostkit.Host()
+                host = hostkit.Host(config={"defaults": {"sandbox": "off"}})
                 host.load("nested", isolation="process")
                 return host.execute("nested", depth - 1)
         """,

@@ -13,6 +13,8 @@ from hostkit._index import default_file
 from hostkit._offered import glance_of
 from hostkit._reading import load
 
+SANDBOX = "standard"  # and so nothing in the environment
+
 ECHO = """
     class P:
         def execute(self, ctx, request):

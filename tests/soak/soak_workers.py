@@ -73,7 +73,7 @@ def test_close_at_any_moment_of_any_call_gives_each_caller_one_outcome():
             "cancel_grace": 0.05,
             "close_timeout": 0.5,
         }
-        host = hostkit.Host(config={"plugins": {"soaked": settings}})
+        host = hostkit.Host(config={"defaults": {"sandbox": "off"}, "plugins": {"soaked": settings}})
         host.load("soaked", isolation="process")
         outcomes = []
 
@@ -106,7 +106,10 @@ def test_close_at_any_moment_of_any_call_gives_each_caller_one_outcome():
 @pytest.mark.usefixtures("soaked")
 def test_a_thousand_deaths_leave_neither_zombies_nor_descriptors():
     with hostkit.Host(
-        config={"plugins": {"soaked": {"restarts": {"budget": 1_000_000, "window": "1s"}, "breaker": False}}}
+        config={
+            "defaults": {"sandbox": "off"},
+            "plugins": {"soaked": {"restarts": {"budget": 1_000_000, "window": "1s"}, "breaker": False}},
+        }
     ) as host:
         host.load("soaked", isolation="process")
         gc.collect()
@@ -127,7 +130,9 @@ def test_a_thousand_deaths_leave_neither_zombies_nor_descriptors():
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("soaked")
 def test_thousands_of_given_up_calls_leave_the_same_worker_answering():
-    with hostkit.Host(config={"plugins": {"soaked": {"concurrency": 4, "cancel_grace": 5.0, "breaker": False}}}) as host:
+    with hostkit.Host(
+        config={"defaults": {"sandbox": "off"}, "plugins": {"soaked": {"concurrency": 4, "cancel_grace": 5.0, "breaker": False}}}
+    ) as host:
         host.load("soaked", isolation="process")
         pids = {child.pid for child in multiprocess.active_children()}
 
@@ -150,7 +155,7 @@ def test_thousands_of_given_up_calls_leave_the_same_worker_answering():
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("soaked")
 def test_two_hundred_megabytes_of_output_cost_no_memory():
-    with hostkit.Host() as host:
+    with hostkit.Host(config={"defaults": {"sandbox": "off"}}) as host:
         host.load("soaked", isolation="process")
         with open("/proc/self/statm") as file:
             before = int(file.read().split()[1])
@@ -163,7 +168,7 @@ def test_two_hundred_megabytes_of_output_cost_no_memory():
 @pytest.mark.usefixtures("soaked")
 def test_hosts_that_are_killed_at_any_moment_leave_no_worker():
     program = (
-        "import hostkit, os, sys\nhost = hostkit.Host(config={'plugins': {'soaked': {'workers': 2}}})\n"
+        "import hostkit, os, sys\nhost = hostkit.Host(config={'defaults': {'sandbox': 'off'}, 'plugins': {'soaked': {'workers': 2}}})\n"
         "print('go', flush=True)\nhost.load('soaked', isolation='process')\n"
         "while True:\n    host.execute('soaked', ['polite', 0.01])\n"
     )

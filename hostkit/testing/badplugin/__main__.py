@@ -70,7 +70,8 @@ def _host(fault: Fault, isolation: str) -> Iterator[Host]:
         sys.path.insert(0, place)
         settings = {"isolation": isolation, **fault.settings}
         try:
-            with Host("badplugin", config={"plugins": {"bad": settings}}) as host:
+            # Its faults are about surviving; what a sandbox forbids, containment.md shows.
+            with Host("badplugin", config={"defaults": {"sandbox": "off"}, "plugins": {"bad": settings}}) as host:
                 host.load("neighbour", isolation=isolation)
                 yield host
         finally:
