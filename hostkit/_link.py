@@ -28,7 +28,7 @@ from ._lifetimes import close_in_forks, starting
 from ._log import OutputPipe
 from ._opening import Opening
 from ._questions import Full, Questions, spoken
-from ._raised import load_error, refused_by_system
+from ._raised import denied_by_sandbox, load_error, refused_by_system
 from ._strays import VARIABLE, end_marked_soon, new_mark
 from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, READY, Frame, FrameError, packed
@@ -288,9 +288,11 @@ class Link:
             self._introduce(frame)
         elif frame.kind == ERROR and starts:
             said = spoken(frame.meta)
-            if self.opening.denied is not None:
+            error = load_error(said, plugin=self.opening.name)
+            if self.opening.denied is not None and "denied" in said:
                 self.opening.denied(self.opening.name, said)
-            self.introduced.set_exception(load_error(said, plugin=self.opening.name))
+                denied_by_sandbox(error, plugin=self.opening.name)
+            self.introduced.set_exception(error)
         elif frame.kind == GOODBYE and self._asked_to_close and not self._said_goodbye:
             self._said_goodbye = True
         elif frame.kind == MEMORY and not starts:

@@ -8,6 +8,7 @@ from typing import Any
 from ._errors import (
     CallCancelled,
     CallError,
+    HostkitError,
     IntegrityError,
     InvalidRequest,
     InvalidResponse,
@@ -78,6 +79,12 @@ def load_error(said: Mapping[str, Any], *, plugin: str) -> PluginLoadError | Int
         remote_type=text_of(said.get("type")),
         remote_traceback=text_of(said.get("traceback"), 2 * TRACEBACK_LIMIT),
     )
+
+
+def denied_by_sandbox(error: HostkitError, *, plugin: str) -> None:
+    """Say in the error of a confined plugin, which was denied something, who may have done that and what changes it."""
+    remedy = f"its sandbox may have denied that: hostkit info {plugin} --static shows what it asks for and what it was granted"
+    error.args = (f"{error}; {remedy}",)
 
 
 def refused_by_system(error: BaseException, *, plugin: str) -> PluginLoadError:

@@ -103,7 +103,7 @@ def test_isolation_is_what_a_host_decides(cli, install_demo, cli_place, new_host
     install_demo("calculator", ECHO, manifest=manifest + "\n")
     config = {} if floor is None else {"plugins": {"calculator": {"isolation": floor}}}
     (cli_place / "c.json").write_text(json.dumps(config))
-    host = new_host("demo", config=config)
+    host = new_host("demo", config={**config, "defaults": {"sandbox": "off"}})
     expected = host.info("calculator").metadata["hostkit"]["isolation"]
     assert json.loads(cli("list", "--json", "--config", "c.json").stdout)[0]["isolation"] == expected
     if floor is None:

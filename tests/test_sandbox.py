@@ -88,6 +88,12 @@ def test_an_isolated_plugin_is_confined_unless_the_operator_says_otherwise(insta
     assert open_host.execute("p", ["read", str(tmp_path / "secret")]) == "secret"
 
 
+def test_an_error_that_comes_of_the_sandbox_says_what_changes_it(load):
+    _, call = load()
+    with pytest.raises(hostkit.PluginFailed, match="its sandbox may have denied that: hostkit info p --static shows"):
+        call("fork")
+
+
 def test_a_file_that_was_granted_is_read_and_the_one_beside_it_is_not(load, tmp_path):
     place = tmp_path / "data"
     place.mkdir()

@@ -8,7 +8,7 @@ from typing import Any
 from .._contract import ExecutionContext
 from .._errors import Busy, CallCancelled, CallError, CallTimeout, HostkitError, MemoryExceeded
 from .._questions import spoken
-from .._raised import call_error, invalid_response, show_remote, text_of
+from .._raised import call_error, denied_by_sandbox, invalid_response, show_remote, text_of
 from .._shape import Shape
 from .._worker._data import DataError
 from .._worker._frames import ERROR, Frame, FrameError
@@ -46,6 +46,8 @@ class Outcome:
                 evidence="MemoryError",
             )
         error = call_error(said, plugin=self._name, request_id=context.request_id)
+        if self._denied is not None and "denied" in said:
+            denied_by_sandbox(error, plugin=self._name)
         show_remote(error)
         return error
 
