@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import all_suffixes
 from typing import TYPE_CHECKING, Any
@@ -85,21 +85,68 @@ class Confinement:
 _TEMPORARY_MB, _THREADS = 256, 512
 
 
-def confinement(level: str, grants: Grants, spec: PluginSpec | None, others: Iterable[PluginSpec]) -> Confinement:
-    """Return what a plugin's workers may reach, where ``others`` are not its business."""
-    own = {spec.distribution} if spec is not None and spec.distribution else set()
-    foreign = [other for other in others if other is not spec and (not other.distribution or other.distribution not in own)]
-    mine = _module(spec)
-    hidden = _Hidden(mine, foreign)
-    path = [entry for entry in host_path()["path"] if os.path.isabs(entry)]
-    roots = _outermost([*_interpreter(), *_own_places(spec, mine), *_SYSTEM, *(entry for entry in path if _is_library(entry))])
-    sources = [entry for entry in path if not _is_library(entry)]
-    places = {os.path.realpath(entry) for entry in path}
-    read = [kept for root in roots for kept in hidden.left_of(root, places)]
-    sources = [kept for entry in sources for kept in _importable_in(entry, hidden)]
-    return Confinement(
-        level, (*dict.fromkeys([*read, *sources]),), (*places,), (*dict.fromkeys([*roots, *_SYSTEM, *sources]),), grants
-    )
+class Ground:
+    """What is on this process's import path, and whose it is: looked at once, for all plugins of a host. Thread-safe."""
+
+    def __init__(self, specs: Mapping[str, PluginSpec]) -> None:
+        self._specs = specs
+        self._seen = _stamps()
+        path = [entry for entry in _path() if os.path.isabs(entry)]
+        libraries = [entry for entry in path if _is_library(entry)]
+        self._common = _there([*_interpreter(), *_SYSTEM, *libraries])
+        self._listings = {os.path.realpath(entry): _listing(os.path.realpath(entry)) for entry in path}
+        self._importable = [found for entry in path if entry not in libraries for found in _importable_in(entry)]
+
+    def still_holds(self, specs: Mapping[str, PluginSpec]) -> bool:
+        """Whether nothing has been installed or taken away since, and the path is the same."""
+        return self._specs is specs and self._seen == _stamps()
+
+    def confinement(self, level: str, grants: Grants, spec: PluginSpec | None) -> Confinement:
+        """Return what a plugin's workers may reach; the other plugins are not its business."""
+        own = None if spec is None or not spec.distribution else spec.distribution
+        foreign = [other for other in self._specs.values() if other is not spec and (not own or other.distribution != own)]
+        mine = _module(spec)
+        hidden = _Hidden(mine, foreign)
+        roots = _outermost(self._common | _there(_own_places(spec, mine)))
+        places = {place: [*hidden.among(place, listing)] for place, listing in self._listings.items()}
+        read = [kept for root in roots for kept in self._left_of(root, hidden, places)]
+        importable = [found.path for found in self._importable if not hidden.owns(found)]
+        return Confinement(
+            level,
+            (*dict.fromkeys([*read, *importable]),),
+            (*places,),
+            (*dict.fromkeys([*roots, *_SYSTEM, *importable]),),
+            grants,
+        )
+
+    def _left_of(self, root: str, hidden: _Hidden, places: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """Yield ``root``, or what is left of it without what is other plugins'."""
+        there = [path for place, paths in places.items() if _within(place, root) for path in paths]
+        yield from self._without(root, [path for path in (*hidden.directories, *there) if _within(path, root)])
+
+    def _without(self, root: str, hidden: Sequence[str]) -> Iterator[str]:
+        if root in hidden:
+            return
+        if not hidden:
+            yield root
+            return
+        # Of what lies beneath only the next step on the way to something hidden matters.
+        steps = {path[len(root) :].lstrip("/").partition("/")[0] for path in hidden}
+        for found in self._listings.get(root) or _listing(root):
+            if found.name in steps:
+                yield from self._without(found.path, [path for path in hidden if _within(path, found.path)])
+            else:
+                yield found.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry of a directory; ``of`` is the module that it is a part of, ``distribution`` the one that it says something of."""
+
+    name: str
+    path: str
+    of: str
+    distribution: str
 
 
 def _programs() -> Iterator[str]:
@@ -139,46 +186,56 @@ def _within(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
-def _outermost(paths: Iterable[str]) -> list[str]:
-    """Return the real paths of those that are there, without those that lie in another one."""
-    found: list[str] = []
+def _path() -> list[str]:
+    found: list[str] = host_path()["path"]
+    return found
+
+
+def _stamps() -> list[tuple[str, int]]:
+    found = []
+    for entry in _path():
+        try:
+            found.append((entry, os.stat(entry).st_mtime_ns))
+        except OSError:
+            found.append((entry, 0))
+    return found
+
+
+def _there(paths: Iterable[str]) -> set[str]:
+    """Return the real paths of those that are there."""
     # What leads out of the process, like /proc/self, must be resolved there.
-    real = {path if path.startswith("/proc/") else os.path.realpath(path) for path in paths if os.path.exists(path)}
-    for path in sorted(real):
-        if not found or not any(_within(path, other) for other in found):
+    return {path if path.startswith("/proc/") else os.path.realpath(path) for path in paths if os.path.exists(path)}
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Return the paths without those that lie in another one."""
+    found: list[str] = []
+    for path in sorted(paths):
+        if not any(_within(path, other) for other in found):
             found.append(path)
     return found
 
 
 class _Hidden:
-    """What belongs to other plugins."""
+    """What belongs to other plugins than the one whose module is ``mine``."""
 
     def __init__(self, mine: Sequence[str], foreign: Iterable[PluginSpec]) -> None:
-        self._modules = {parts for other in foreign if (parts := _apart(_module(other), mine))}
+        modules = {parts for other in foreign if (parts := _apart(_module(other), mine))}
+        self._tops = {parts[0] for parts in modules if len(parts) == 1}
+        self._deeper = [parts for parts in modules if len(parts) > 1]
         self._distributions = {packaging.utils.canonicalize_name(other.distribution) for other in foreign if other.distribution}
-        self._directories = {os.path.realpath(other.directory) for other in foreign if other.directory is not None}
+        self.directories = [os.path.realpath(other.directory) for other in foreign if other.directory is not None]
 
-    def left_of(self, root: str, places: Iterable[str]) -> Iterator[str]:
-        """Yield ``root``, or what is left of it without what is hidden in the import path's ``places``."""
-        hidden = [*self._directories, *(path for place in places if _within(place, root) for path in self._in(place))]
-        yield from _without(root, [path for path in hidden if _within(path, root)])
+    def owns(self, found: _Found) -> bool:
+        """Whether an entry of an import path's directory is another plugin's."""
+        return found.distribution in self._distributions if found.distribution else found.of in self._tops
 
-    def _in(self, place: str) -> Iterator[str]:
-        for *package, last in self._modules:
+    def among(self, place: str, listing: Iterable[_Found]) -> Iterator[str]:
+        """Yield what is other plugins' in a directory of the import path."""
+        yield from (found.path for found in listing if self.owns(found))
+        for *package, last in self._deeper:
             where = os.path.join(place, *package)
-            for name in (last, *(f"{last}{suffix}" for suffix in _SUFFIXES)):
-                if os.path.exists(path := os.path.join(where, name)):
-                    yield path
-        if self._distributions:
-            for entry in _entries(place):
-                if entry.name.endswith(_METADATA) and self.owns(entry.name):
-                    yield entry.path
-
-    def owns(self, name: str) -> bool:
-        """Whether a name in an import path's directory is another plugin's."""
-        if name.endswith(_METADATA):
-            return packaging.utils.canonicalize_name(name.partition("-")[0].removesuffix(".egg-info")) in self._distributions
-        return (name.partition(".")[0],) in self._modules
+            yield from (path for name in _names_of(last) if os.path.exists(path := os.path.join(where, name)))
 
 
 _SUFFIXES = tuple(all_suffixes())
@@ -192,34 +249,29 @@ def _apart(module: Sequence[str], mine: Sequence[str]) -> tuple[str, ...]:
     return tuple(module[: len(mine) + 1]) if len(module) > len(mine) else ()
 
 
-def _without(root: str, hidden: Sequence[str]) -> Iterator[str]:
-    if root in hidden:
-        return
-    if not hidden:
-        yield root
-        return
-    for entry in _entries(root):
-        below = [path for path in hidden if _within(path, entry.path)]
-        if below:
-            yield from _without(entry.path, below)
-        else:
-            yield entry.path
+def _names_of(module: str) -> Iterator[str]:
+    yield module
+    yield from (f"{module}{suffix}" for suffix in _SUFFIXES)
 
 
-def _importable_in(entry: str, hidden: _Hidden) -> Iterator[str]:
+def _importable_in(entry: str) -> Iterator[_Found]:
     """Yield what can be imported from a directory that may hold anything: modules and packages, and what says who they are."""
     if os.path.isfile(entry):
-        yield entry  # a zip file
-    for each in _entries(entry):
-        if hidden.owns(each.name):
-            continue
-        module = each.name.endswith(_SUFFIXES) or each.name.endswith((*_METADATA, ".pth", ".libs"))
-        if module or any(os.path.exists(os.path.join(each.path, f"__init__{suffix}")) for suffix in _SUFFIXES):
-            yield each.path
+        yield _Found(os.path.basename(entry), entry, "", "")  # a zip file
+    for found in _listing(entry):
+        module = found.name.endswith((*_SUFFIXES, *_METADATA, ".pth", ".libs"))
+        if module or any(os.path.exists(os.path.join(found.path, f"__init__{suffix}")) for suffix in _SUFFIXES):
+            yield found
 
 
-def _entries(place: str) -> list[os.DirEntry[str]]:
+def _listing(place: str) -> list[_Found]:
     try:
-        return list(os.scandir(place))
+        return [_described(entry) for entry in os.scandir(place)]
     except OSError:  # not there, or no directory: the worker can't read it either
         return []
+
+
+def _described(entry: os.DirEntry[str]) -> _Found:
+    name = entry.name
+    said = packaging.utils.canonicalize_name(name.partition("-")[0].removesuffix(".egg-info")) if name.endswith(_METADATA) else ""
+    return _Found(name, entry.path, name.partition(".")[0], said)

@@ -33,7 +33,7 @@ from ._offered import Offered, kept_out, not_found
 from ._record import Record
 
 if TYPE_CHECKING:
-    from ._confinement import Confinement
+    from ._confinement import Confinement, Ground
     from ._scratch import Scratch
     from ._template import Template
 
@@ -53,9 +53,10 @@ class Opener:
         self._audit = audit
         self._denials = Denials(events.emit)
         self._enforcement = Enforcement(group, events)
-        self._lock = threading.Lock()  # guards _template and _scratch
+        self._lock = threading.Lock()  # guards _template, _scratch and _ground
         self._template: Template | None = None
         self._scratch: Scratch | None = None
+        self._ground: Ground | None = None
 
     def open(self, record: Record, specs: Offered, ahead: Ahead | None = None, *, check: bool = False) -> Lane:
         """Start a plugin's backend, after everything that can be known before is in order, or take the one that was started."""
@@ -130,11 +131,22 @@ class Opener:
             directory=None if spec is None else spec.directory,
             target=record.target,
             template=self._template_for(decided),
-            confinement=_confinement(record, decided, specs),
+            confinement=self._confinement(record, decided, specs),
             scratch=self._scratch_for(decided),
             happened=self._events.emit,
             denied=self._denials.heard if _confined(decided) else None,
         )
+
+    def _confinement(self, record: Record, decided: Decided, specs: Offered) -> Confinement | None:
+        if decided.settings.sandbox == "off":
+            return None
+        from ._confinement import Ground  # sysconfig, which an in-process host doesn't need
+
+        with self._lock:
+            if self._ground is None or not self._ground.still_holds(specs.installed):
+                self._ground = Ground(specs.installed)
+            ground = self._ground
+        return ground.confinement(decided.settings.sandbox, decided.settings.grants, record.spec)
 
     def _scratch_for(self, decided: Decided) -> Scratch | None:
         if decided.settings.sandbox == "off":
@@ -252,14 +264,6 @@ def _check_health(record: Record, backend: Backend) -> None:
             plugin=record.name,
             kind="health",
         )
-
-
-def _confinement(record: Record, decided: Decided, specs: Offered) -> Confinement | None:
-    if decided.settings.sandbox == "off":
-        return None
-    from ._confinement import confinement  # sysconfig, which an in-process host doesn't need
-
-    return confinement(decided.settings.sandbox, decided.settings.grants, record.spec, specs.installed.values())
 
 
 def _confined(decided: Decided) -> bool:

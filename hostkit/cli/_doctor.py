@@ -198,7 +198,7 @@ def _workers() -> Iterator[Finding]:
 
 def _started(level: str) -> str:
     from .._backends._process import Process
-    from .._confinement import confinement
+    from .._confinement import Ground
     from .._deadline import Deadline
     from .._monitor import Monitor
     from .._opening import Opening, Settings
@@ -213,7 +213,7 @@ def _started(level: str) -> str:
         Settings(sandbox=level),
         Caller("doctor", ""),
         monitor,
-        confinement=None if level == "off" else confinement(level, Grants(), None, ()),
+        confinement=None if level == "off" else Ground({}).confinement(level, Grants(), None),
         scratch=None if level == "off" else scratch,
     )
     try:
