@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import packaging.utils
 
 from ._broker import stand_ins
-from ._importable import host_path
+from ._importable import import_path
 from ._package import package_of
 from ._permissions import Grants
 
@@ -91,7 +91,7 @@ class Ground:
     def __init__(self, specs: Mapping[str, PluginSpec]) -> None:
         self._specs = specs
         self._seen = _stamps()
-        path = [entry for entry in _path() if os.path.isabs(entry)]
+        path = [entry for entry in import_path() if os.path.isabs(entry)]
         libraries = [entry for entry in path if _is_library(entry)]
         self._common = _there([*_interpreter(), *_SYSTEM, *libraries])
         self._listings = {os.path.realpath(entry): _listing(os.path.realpath(entry)) for entry in path}
@@ -186,14 +186,9 @@ def _within(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
-def _path() -> list[str]:
-    found: list[str] = host_path()["path"]
-    return found
-
-
 def _stamps() -> list[tuple[str, int]]:
     found = []
-    for entry in _path():
+    for entry in import_path():
         try:
             found.append((entry, os.stat(entry).st_mtime_ns))
         except OSError:

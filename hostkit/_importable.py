@@ -37,8 +37,13 @@ def target_of(name: str, entry_point: str, target: object | None) -> Target:
 
 def host_path() -> dict[str, Any]:
     """Return this process's import path as a worker takes it: ``path``, and the ``site_dirs`` whose .pth files run code."""
-    path = [os.getcwd() if entry == "" else entry for entry in sys.path if isinstance(entry, str)]
+    path = import_path()
     return {"path": path, "site_dirs": [entry for entry in _site_dirs() if entry in path and _has_code(entry)]}
+
+
+def import_path() -> list[str]:
+    """Return the directories and archives that this process imports from."""
+    return [os.getcwd() if entry == "" else entry for entry in sys.path if isinstance(entry, str)]
 
 
 @functools.cache
