@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+import hostkit
+
 ECHO = """
     import pathlib
     pathlib.Path(__file__).with_name("imported").touch()
@@ -36,6 +38,8 @@ def test_a_machine_on_which_all_is_well(cli, install_demo, site):
         "CPU affinity",
         "cgroups",
         "worker",
+        "sandbox standard",
+        "sandbox strict",
     ):
         assert found[f"machine/{name}"]["state"] in ("ok", "note")
     assert found["machine/worker"]["text"].startswith("ready in ")
@@ -140,3 +144,28 @@ def test_words_of_a_plugin_cannot_paint_the_report(cli, install_demo):
     result = cli("doctor")
     assert result.exit_code == 1
     assert "\x1b" not in result.stdout
+
+
+def test_a_level_of_the_sandbox_that_cannot_be_had_is_a_note_that_says_why(cli, monkeypatch):
+    def missing(self, level, grants, spec):
+        raise hostkit.SandboxUnavailable(f"{level}: Landlock: this kernel has none")
+
+    monkeypatch.setattr("hostkit._confinement.Ground.confinement", missing)
+    result = cli("doctor", "--json")
+    found = findings(result)["machine/sandbox standard"]
+    assert result.exit_code == 0
+    assert (found["state"], "this kernel has none" in found["text"]) == ("note", True)
+    assert "sandbox = 'standard' are refused" in found["remedy"]
+
+
+@pytest.mark.parametrize(("policy", "state", "status"), [("enforce", "broken", 1), ("audit", "note", 0)])
+def test_a_lock_that_cannot_be_read_is_a_finding(cli, install_demo, cli_place, policy, state, status):
+    install_demo("plugin", ECHO)
+    (cli_place / "hostkit.toml").write_text(f'[lock]\npolicy = "{policy}"\n')
+    result = cli("doctor", "--json")
+    found = findings(result)["configuration/lock"]
+    assert (result.exit_code, found["state"]) == (status, state)
+    assert "write it: hostkit lock" in found["text"]
+    assert cli("lock").exit_code == 0
+    found = findings(cli("doctor", "--json"))["configuration/lock"]
+    assert (found["state"], found["text"]) == ("ok", f"{cli_place / 'hostkit.lock'} has 1 plugins; policy {policy}")

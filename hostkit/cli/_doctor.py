@@ -53,7 +53,7 @@ def verb(session: Session) -> int:
     Plugins are not loaded: hostkit health does that. Exit status 1 if anything is broken.
     """
     with session.log_on_stderr():
-        findings = [*_machine(), *_workers(), *_configuration(session), *_plugins(session)]
+        findings = [*_machine(), *_workers(), *_configuration(session), *_lock(session), *_plugins(session)]
     broken = [finding for finding in findings if finding.state == "broken"]
     output = session.output
     if session.json:
@@ -261,6 +261,25 @@ def _configuration(session: Session) -> Iterator[Finding]:
                     yield Finding("configuration", f"discovery.{word}", "note", f"{pattern!r} matches no plugin in {session.group}")
     except HostkitError as error:
         yield Finding("configuration", "file", "broken", str(error), "mend it; nothing runs with a wrong configuration")
+
+
+def _lock(session: Session) -> Iterator[Finding]:
+    try:
+        policy, file = session.config.lock.policy, session.lock_file
+    except HostkitError:
+        return  # told already
+    if policy == "off":
+        return
+    from .. import _lockfile
+
+    try:
+        count = len(_lockfile.read(file, session.group).plugins)
+        yield Finding("configuration", "lock", "ok", f"{file} has {count} plugins; policy {policy}")
+    except HostkitError as error:
+        state, remedy = (
+            ("broken", "no plugin is loaded; hostkit lock writes it") if policy == "enforce" else ("note", "hostkit lock writes it")
+        )
+        yield Finding("configuration", "lock", state, f"{error}; policy {policy}", remedy)
 
 
 # What is installed.
