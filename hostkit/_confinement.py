@@ -22,6 +22,7 @@ from ._package import package_of
 from ._permissions import Grants
 
 if TYPE_CHECKING:
+    from ._opening import Settings
     from ._spec import PluginSpec
 
 # What C libraries look at: how to load others, time zones, certificates, names of hosts and services. None of it is a secret.
@@ -50,6 +51,8 @@ class Confinement:
     listed: tuple[str, ...]
     roots: tuple[str, ...]
     grants: Grants
+    threads: int
+    temporary_mb: int
 
     @property
     def brokered(self) -> tuple[str, ...]:
@@ -77,11 +80,12 @@ class Confinement:
             "names": stand_ins(self.brokered),
             "subprocess": grants.subprocess,
             "lifeline": lifeline,
-            "tmpfs_mb": _TEMPORARY_MB,
-            "threads": _THREADS,
+            "tmpfs_mb": self.temporary_mb,
+            "threads": self.threads,
         }
 
 
+# At strict, where nobody says anything else.
 _TEMPORARY_MB, _THREADS = 256, 512
 
 
@@ -101,8 +105,9 @@ class Ground:
         """Whether nothing has been installed or taken away since, and the path is the same."""
         return self._specs is specs and self._seen == _stamps()
 
-    def confinement(self, level: str, grants: Grants, spec: PluginSpec | None) -> Confinement:
+    def confinement(self, settings: Settings, spec: PluginSpec | None) -> Confinement:
         """Return what a plugin's workers may reach; the other plugins are not its business."""
+        limits = settings.limits or {}
         own = None if spec is None or not spec.distribution else spec.distribution
         foreign = [other for other in self._specs.values() if other is not spec and (not own or other.distribution != own)]
         mine = _module(spec)
@@ -112,11 +117,13 @@ class Ground:
         read = [kept for root in roots for kept in self._left_of(root, hidden, places)]
         importable = [found.path for found in self._importable if not hidden.owns(found)]
         return Confinement(
-            level,
+            settings.sandbox,
             (*dict.fromkeys([*read, *importable]),),
             (*places,),
             (*dict.fromkeys([*roots, *_SYSTEM, *importable]),),
-            grants,
+            settings.grants,
+            threads=int(limits.get("threads", _THREADS)),
+            temporary_mb=int(limits.get("temporary_bytes", _TEMPORARY_MB << 20)) >> 20,
         )
 
     def _left_of(self, root: str, hidden: _Hidden, places: Mapping[str, Sequence[str]]) -> Iterator[str]:

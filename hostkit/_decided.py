@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ._backends import BACKENDS, Settings
 from ._cgroup import delegated
@@ -92,7 +91,7 @@ def decide(name: str, manifest: Manifest, config: PluginConfig, isolation: str |
         sandbox="off" if place == "none" else sandbox,
         grants=grants,
     )
-    held = {} if place == "none" else {name: _holders(name, settings.cgroup) for name in resources.limited}
+    held = {} if place == "none" else {name: _holders(name, settings) for name in resources.limited}
     return Decided(place, word, moved, settings, unheld, held)
 
 
@@ -131,11 +130,14 @@ _HOLDERS = {
     "max_cpu_seconds": ("RLIMIT_CPU", "watchdog"),
     "max_open_files": ("RLIMIT_NOFILE", "watchdog"),
     "max_processes": ("watchdog", "cgroup"),
+    "max_threads": ("RLIMIT_NPROC", "watchdog"),
+    "max_temporary_mb": ("tmpfs", "watchdog"),
 }
 
 
-def _holders(name: str, cgroup: Path | None) -> str:
-    here = {"cgroup": cgroup is not None, "watchdog": sys.platform == "linux"}
+def _holders(name: str, settings: Settings) -> str:
+    strict = settings.sandbox == "strict"
+    here = {"cgroup": settings.cgroup is not None, "watchdog": sys.platform == "linux", "RLIMIT_NPROC": strict, "tmpfs": strict}
     return ", ".join(holder for holder in _HOLDERS[name] if here.get(holder, True))
 
 
@@ -153,5 +155,9 @@ def _check_enforceable(name: str, limits: dict[str, float], sandbox: str) -> Non
         missing.append("/proc is not mounted, so the host can't look at its worker")
     if "processes" in limits and sys.platform != "linux":
         missing.append("processes are counted on Linux only (max_processes)")
+    if "threads" in limits and sys.platform != "linux":
+        missing.append("threads are counted on Linux only (max_threads)")
+    if "temporary_bytes" in limits and sandbox == "off":
+        missing.append("without a sandbox a worker has no temporary directory of its own (max_temporary_mb)")
     if missing:
         raise SandboxUnavailable(f"plugin {name!r} asks for what can't be enforced here: {'; '.join(missing)}")

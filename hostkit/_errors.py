@@ -230,11 +230,11 @@ class CpuExceeded(WorkerLost):
 
 
 class ProcessesExceeded(WorkerLost):
-    """The worker and what it started were more processes than are allowed."""
+    """The worker and what it started were more processes, or had more threads, than are allowed."""
 
 
 class SandboxViolation(WorkerLost):
-    """The worker was ended by the kernel for a system call that it may not make."""
+    """The worker was ended for a system call that it may not make, or because its temporary directory grew beyond its limit."""
 
 
 class ProtocolError(WorkerLost):

@@ -16,12 +16,14 @@ from ._proc import PROC, contents, killed, names, pids
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process at one moment: ``cpu`` seconds with those of the children that it has waited for, ``started`` in ticks."""
+    """One process at one moment: ``cpu`` seconds with those of the children that it has waited for, ``threads`` that it has,
+    ``started`` in ticks."""
 
     pid: int
     parent: int
     session: int
     cpu: float
+    threads: int
     started: int
 
 
@@ -113,7 +115,7 @@ class Family:
         # proc_pid_stat(5); the name before the last parenthesis may have anything in it.
         fields = text[text.rindex(b")") + 2 :].split()
         cpu = sum(map(int, fields[11:15])) / _TICKS
-        return Process(pid, int(fields[1]), int(fields[3]), cpu, int(fields[19]))
+        return Process(pid, int(fields[1]), int(fields[3]), cpu, int(fields[17]), int(fields[19]))
 
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

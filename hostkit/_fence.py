@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 
 
 class Fence:
-    """One worker's, from before it is told what to run. ``running`` returns the ids of the calls that it runs, ``end`` kills it."""
+    """One worker's, from before it is told what to run. ``home`` is its private directory, empty where it has none;
+    ``running`` returns the ids of the calls that it runs, ``end`` kills it."""
 
     def __init__(
-        self, opening: Opening, pid: int, *, running: Callable[[], Collection[int]], end: Callable[[Reason], object]
+        self,
+        opening: Opening,
+        pid: int,
+        *,
+        home: str,
+        running: Callable[[], Collection[int]],
+        end: Callable[[Reason], object],
     ) -> None:
         self._monitor = opening.monitor
         self._killed_before = _oom_kills()
         self._leaf = _leaf(opening, pid)
-        self._watchdog = _watchdog(opening, pid, running, end)
+        self._watchdog = _watchdog(opening, pid, home, running, end)
 
     def watch(self) -> None:
         """Begin to look after it. On the monitor's thread, like all that follows."""
@@ -71,16 +78,16 @@ def _leaf(opening: Opening, pid: int) -> Leaf | None:
 
 
 def _watchdog(
-    opening: Opening, pid: int, running: Callable[[], Collection[int]], end: Callable[[Reason], object]
+    opening: Opening, pid: int, home: str, running: Callable[[], Collection[int]], end: Callable[[Reason], object]
 ) -> Watchdog | None:
     limits = opening.settings.limits
     if not limits or sys.platform != "linux":
         return None
-    from ._watchdog import Watchdog  # needs setrlimit, which is not on every system
+    from ._watchdog import Beside, Watchdog  # needs setrlimit, which is not on every system
 
-    # In namespaces of its own a worker has two processes above it.
-    beside = 2 if opening.settings.sandbox == "strict" else 0
-    return Watchdog(opening.name, pid, limits, running=running, end=end, beside=beside)
+    # In namespaces of its own a worker has two processes above it; else a thread that guards its lifeline.
+    beside = {"off": Beside(), "standard": Beside(threads=1), "strict": Beside(processes=2, threads=2)}[opening.settings.sandbox]
+    return Watchdog(opening.name, pid, limits, running=running, end=end, beside=beside, home=home)
 
 
 def _oom_kills() -> int | None:

@@ -104,6 +104,8 @@ class Resources(Model):
     max_cpu_seconds: Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None = None
     max_open_files: Annotated[int, Field(ge=32, le=1 << 20)] | None = None
     max_processes: Count | None = None
+    max_threads: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    max_temporary_mb: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
 
     def capped(self, cap: Resources) -> Resources:
         """Return the smaller of each limit; where one says nothing the other decides."""
@@ -120,7 +122,9 @@ class Resources(Model):
         limits: dict[str, float] = {}
         if self.max_memory_mb is not None:
             limits["memory_bytes"] = self.max_memory_mb << 20
-        for name in ("cpu_cores", "cpu_seconds", "open_files", "processes"):
+        if self.max_temporary_mb is not None:
+            limits["temporary_bytes"] = self.max_temporary_mb << 20
+        for name in ("cpu_cores", "cpu_seconds", "open_files", "processes", "threads"):
             value = getattr(self, f"max_{name}")
             if value is not None:
                 limits[name] = value

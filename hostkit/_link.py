@@ -133,7 +133,9 @@ class Link:
             if cell is not None:
                 cell.hand_over()
         self._popen = self.process._popen
-        self._fence = Fence(self.opening, self.pid, running=lambda: self.running, end=self.end)
+        self._fence = Fence(
+            self.opening, self.pid, home="" if cell is None else cell.home, running=lambda: self.running, end=self.end
+        )
         assert wires.control is not None
         self._control = wires.control.fileno()
         self._questions = Questions(wires.control)

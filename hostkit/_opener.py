@@ -146,7 +146,7 @@ class Opener:
             if self._ground is None or not self._ground.still_holds(specs.installed):
                 self._ground = Ground(specs.installed)
             ground = self._ground
-        return ground.confinement(decided.settings.sandbox, decided.settings.grants, record.spec)
+        return ground.confinement(decided.settings, record.spec)
 
     def _scratch_for(self, decided: Decided) -> Scratch | None:
         if decided.settings.sandbox == "off":

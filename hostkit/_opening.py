@@ -34,7 +34,8 @@ class Settings:
     """How a backend runs a plugin: the operator's word and the manifest's request, already brought together.
 
     Times are seconds, ``max_message`` bytes of JSON in one request or response, and ``max_buffers`` bytes of its blobs and arrays.
-    ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files`` and ``processes``, each only where it is set;
+    ``limits`` has ``memory_bytes``, ``cpu_cores``, ``cpu_seconds``, ``open_files``, ``processes``, ``threads`` and ``temporary_bytes``,
+    each only where it is set;
     ``cgroup`` is where workers may have control groups of their own. ``start`` says how a worker starts: as a ``fresh`` interpreter,
     or forked from the host's ``template``; ``sandbox`` to what it is confined, ``off``, ``standard`` or ``strict``, but for what is in
     ``grants``.

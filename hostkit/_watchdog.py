@@ -12,10 +12,11 @@ import time
 from asyncio import TimerHandle
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from . import _footprint
 from ._ending import Reason
-from ._errors import CpuExceeded, MemoryExceeded, ProcessesExceeded
+from ._errors import CpuExceeded, MemoryExceeded, ProcessesExceeded, SandboxViolation
 from ._family import Family, Process
 from ._log import tell
 from ._monitor import Monitor
@@ -32,6 +33,14 @@ _ORPHANS = 2.0
 _ROUNDS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a worker has that is the sandbox's, not the plugin's."""
+
+    processes: int = 0
+    threads: int = 0
+
+
 class Watchdog:
     """One worker's. ``running`` returns the ids of the calls that it runs now, ``end`` kills it. The monitor's thread alone uses it."""
 
@@ -43,14 +52,16 @@ class Watchdog:
         *,
         running: Callable[[], Collection[int]],
         end: Callable[[Reason], object],
-        beside: int = 0,
+        beside: Beside = Beside(),
+        home: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plugin = plugin
         self._limits = limits
         self._running = running
         self._end = end
-        self._beside = beside  # processes that are the sandbox's, not the plugin's
+        self._beside = beside
+        self._home = home  # the worker's private directory
         self._clock = clock
         self._family = Family(pid)
         self._of_process = _of_process(limits)
@@ -95,7 +106,7 @@ class Watchdog:
         spent = self._spent(members)
         self._idle = _BUSY if spent else min(_QUIET, self._idle * 2.0 or _BUSY)
         pauses = [self._idle]
-        for check in (self._processes, self._memory):
+        for check in (self._processes, self._threads, self._memory, self._temporary):
             reason = check(members, pauses)
             if reason is not None:
                 return reason, _LEAST
@@ -119,13 +130,35 @@ class Watchdog:
         most = self._limits.get("processes")
         if most is None:
             return None
-        count = len(members) - self._beside
+        count = len(members) - self._beside.processes
         pauses.append(_NEAR if count >= most and self._idle == _BUSY else _QUIET)
         if count <= most:
             return None
         return Reason(
             ProcessesExceeded, f"its worker and what it started were {count} processes, {most:g} are allowed (max_processes)"
         )
+
+    def _threads(self, members: Mapping[int, Process], pauses: list[float]) -> Reason | None:
+        most = self._limits.get("threads")
+        if most is None:
+            return None
+        count = sum(found.threads for found in members.values()) - self._beside.threads
+        pauses.append(_NEAR if count > 0.5 * most and self._idle == _BUSY else _QUIET)
+        if count <= most:
+            return None
+        return Reason(ProcessesExceeded, f"its worker and what it started had {count} threads, {most:g} are allowed (max_threads)")
+
+    def _temporary(self, members: Mapping[int, Process], pauses: list[float]) -> Reason | None:
+        del members
+        most = self._limits.get("temporary_bytes")
+        if most is None or not self._home:
+            return None
+        used = _footprint.on_disk(self._home)
+        pauses.append(_NEAR if used > 0.5 * most and self._idle == _BUSY else _QUIET)
+        if used <= most:
+            return None
+        text = f"its temporary directory took up {used >> 20} MB, {int(most) >> 20} are allowed (max_temporary_mb)"
+        return Reason(SandboxViolation, text)
 
     def _memory(self, members: Mapping[int, Process], pauses: list[float]) -> Reason | None:
         most = self._limits.get("memory_bytes")

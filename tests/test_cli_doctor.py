@@ -147,8 +147,8 @@ def test_words_of_a_plugin_cannot_paint_the_report(cli, install_demo):
 
 
 def test_a_level_of_the_sandbox_that_cannot_be_had_is_a_note_that_says_why(cli, monkeypatch):
-    def missing(self, level, grants, spec):
-        raise hostkit.SandboxUnavailable(f"{level}: Landlock: this kernel has none")
+    def missing(self, settings, spec):
+        raise hostkit.SandboxUnavailable(f"{settings.sandbox}: Landlock: this kernel has none")
 
     monkeypatch.setattr("hostkit._confinement.Ground.confinement", missing)
     result = cli("doctor", "--json")

@@ -166,6 +166,8 @@ WRONG = {
     "resources.max_cpu_seconds": [0, -1, math.nan, math.inf, "5"],
     "resources.max_open_files": [0, 31],
     "resources.max_processes": [0, -1, 0.5, True, "5"],
+    "resources.max_threads": [0, -1, 0.5, True, "5"],
+    "resources.max_temporary_mb": [0, -1, 0.5, True, "5"],
     "recycle.max_calls": [0, -1, 0.5, True, "5"],
     "recycle.max_age": [0, -1, "5", "5 parsecs", True],
     "recycle.max_memory_mb": [0, -1, True, "5"],

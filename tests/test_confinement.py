@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from hostkit._confinement import Ground
+from hostkit._opening import Settings
 from hostkit._permissions import Grants
 from hostkit._spec import PluginSpec
 
@@ -15,7 +16,7 @@ def may_read(found, path):
 
 
 def confined(spec, *others):
-    return Ground({each.name: each for each in (spec, *others)}).confinement("standard", Grants(), spec)
+    return Ground({each.name: each for each in (spec, *others)}).confinement(Settings(sandbox="standard"), spec)
 
 
 def make(site, name, *, version="1.0"):
@@ -94,12 +95,12 @@ def test_a_plugin_directory_is_read_and_its_neighbour_is_not(tmp_path):
 
 def test_what_was_granted_is_told_and_nothing_more(site):
     grants = Grants(network=True, read=("/data",), write=("/out",), subprocess=True)
-    told = Ground({}).confinement("standard", grants, make(site, "mine")).told("/tmp/own", 7)
+    told = Ground({}).confinement(Settings(sandbox="standard", grants=grants), make(site, "mine")).told("/tmp/own", 7)
     assert (told["network"], told["subprocess"], told["lifeline"], told["temporary"]) == (True, True, 7, "/tmp/own")
     assert told["write"] == ["/dev/null", "/out"]
     assert "/data" in told["read"]
     assert "/usr/bin" in told["execute"]
-    bare = Ground({}).confinement("standard", Grants(), PluginSpec("mine", "mine:P")).told("/tmp/own", 7)
+    bare = Ground({}).confinement(Settings(sandbox="standard"), PluginSpec("mine", "mine:P")).told("/tmp/own", 7)
     assert (bare["network"], bare["subprocess"], bare["execute"], bare["write"]) == (False, False, [], ["/dev/null"])
     assert "/data" not in bare["read"]
     assert "/usr/bin" not in bare["read"]
@@ -112,4 +113,4 @@ def test_what_is_installed_later_is_seen(site):
     assert ground.still_holds(specs)
     (site / "later.py").write_text("")
     assert not ground.still_holds(specs)
-    assert may_read(Ground(specs).confinement("standard", Grants(), mine), site / "later.py")
+    assert may_read(Ground(specs).confinement(Settings(sandbox="standard"), mine), site / "later.py")

@@ -56,6 +56,8 @@ LIMITS = {
     "max_cpu_seconds": ("cpu_seconds", 1.5, 3.0, 1),
     "max_open_files": ("open_files", 64, 128, 1),
     "max_processes": ("processes", 1, 2, 1),
+    "max_threads": ("threads", 40, 80, 1),
+    "max_temporary_mb": ("temporary_bytes", 4, 8, 1 << 20),
 }
 
 
@@ -187,7 +189,7 @@ def test_every_limit_is_told_with_what_holds_it(install_demo, new_host):
     limits = {name: small for name, (_, small, _, _) in LIMITS.items()}
     lines = "".join(f"{name} = {value}\n" for name, value in limits.items())
     install_demo("calc", SOURCE, manifest=f"[resources]\n{lines}")
-    host = new_host("demo")
+    host = new_host("demo", config={"defaults": {"sandbox": "standard"}})
     host.load("calc", isolation="process")
     held = host.info("calc").metadata["hostkit"]["held_by"]
     assert held.keys() == LIMITS.keys()

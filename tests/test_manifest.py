@@ -184,6 +184,8 @@ WRONG = {
     "resources.max_cpu_seconds": [0, -1, 0.0, True, "5", [5], math.inf, -math.inf, math.nan, 1e308, 10**400],
     "resources.max_open_files": [*NO_LIMIT, 31],
     "resources.max_processes": NO_LIMIT,
+    "resources.max_threads": NO_LIMIT,
+    "resources.max_temporary_mb": NO_LIMIT,
     "health_check.timeout": [0, -1, True, "", "5", "5 parsecs", "-5s", "5s5s", "inf", [5], {}, math.inf, math.nan, 1e308, 10**400, "9" * 400 + "s", "367d"],
     "health_check.interval": [0, True, "", "5", [5], {}, math.inf, "367d"],
 }  # fmt: skip

@@ -40,6 +40,19 @@ def foreign_call(path):
     import ctypes
     return ctypes.CDLL(None).syscall(0x40000000 + 39)
 
+def fill(path):
+    path = os.path.join(os.environ["TMPDIR"], "deep")
+    os.mkdir(path)
+    for number in range(64):
+        with open(os.path.join(path, str(number)), "wb") as file:
+            file.write(bytes(1 << 20))
+    threading.Event().wait(20)
+
+def threads(path):
+    for _ in range(200):
+        threading.Thread(target=threading.Event().wait, args=(20,), daemon=True).start()
+    threading.Event().wait(20)
+
 def there(path):
     return os.path.exists(path)
 
@@ -153,6 +166,37 @@ def test_a_call_of_a_foreign_kind_is_fatal_and_says_where(load):
         call("foreign_call")
     assert "in foreign_call" in caught.value.fault_dump
     assert call("environment")
+
+
+def test_the_temporary_directory_has_its_limit(load, level):
+    _, call = load(resources={"max_temporary_mb": 16})
+    with pytest.raises(hostkit.CallError) as caught:
+        call("fill")
+    if level == "strict":
+        assert (caught.value.remote_type, "No space left" in str(caught.value)) == ("OSError", True)
+    else:
+        assert type(caught.value) is hostkit.SandboxViolation
+        assert "16 are allowed (max_temporary_mb)" in str(caught.value)
+    assert call("environment")
+
+
+def test_threads_have_their_limit(load, level):
+    _, call = load(resources={"max_threads": 60})
+    with pytest.raises(hostkit.CallError) as caught:
+        call("threads")
+    if level == "strict":
+        assert (caught.value.remote_type, "new thread" in str(caught.value)) == ("RuntimeError", True)
+    else:
+        assert type(caught.value) is hostkit.ProcessesExceeded
+        assert "60 are allowed (max_threads)" in str(caught.value)
+    assert call("environment")
+
+
+def test_a_directory_of_its_own_is_needed_to_bound_it(install, new_host):
+    install("p", PLUGIN)
+    host = new_host(config={"defaults": {"sandbox": "off", "resources": {"max_temporary_mb": 16}}})
+    with pytest.raises(hostkit.SandboxUnavailable, match="no temporary directory of its own"):
+        host.load("p", isolation="process")
 
 
 def test_what_is_not_there_refuses_the_load_and_leaves_nothing(install, new_host, level, tmp_path):

@@ -202,18 +202,17 @@ def _started(level: str) -> str:
     from .._deadline import Deadline
     from .._monitor import Monitor
     from .._opening import Opening, Settings
-    from .._permissions import Grants
     from .._scratch import Scratch
 
-    monitor, scratch = Monitor(), Scratch()
+    monitor, scratch, settings = Monitor(), Scratch(), Settings(sandbox=level)
     opening = Opening(
         "doctor",
         f"{Probe.__module__}:Probe",
         {},
-        Settings(sandbox=level),
+        settings,
         Caller("doctor", ""),
         monitor,
-        confinement=None if level == "off" else Ground({}).confinement(level, Grants(), None),
+        confinement=None if level == "off" else Ground({}).confinement(settings, None),
         scratch=None if level == "off" else scratch,
     )
     try:
