@@ -108,8 +108,7 @@ class Ground:
     def confinement(self, settings: Settings, spec: PluginSpec | None) -> Confinement:
         """Return what a plugin's workers may reach; the other plugins are not its business."""
         limits = settings.limits or {}
-        own = None if spec is None or not spec.distribution else spec.distribution
-        foreign = [other for other in self._specs.values() if other is not spec and (not own or other.distribution != own)]
+        foreign = [other for other in self._specs.values() if spec is None or not _together(spec, other)]
         mine = _module(spec)
         hidden = _Hidden(mine, foreign)
         roots = _outermost(self._common | _there(_own_places(spec, mine)))
@@ -160,6 +159,11 @@ def _programs() -> Iterator[str]:
     yield from _PROGRAMS
     # This interpreter, and the one that it leads to out of a virtual environment.
     yield from {os.path.dirname(path) for path in (sys.executable, os.path.realpath(sys.executable))}
+
+
+def _together(spec: PluginSpec, other: PluginSpec) -> bool:
+    """Whether two rows are one plugin, read at different times, or two that one distribution brings."""
+    return spec.name == other.name or (spec.distribution != "" and spec.distribution == other.distribution)
 
 
 def _module(spec: PluginSpec | None) -> list[str]:

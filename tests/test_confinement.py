@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from hostkit._confinement import Ground
@@ -91,6 +92,13 @@ def test_a_plugin_directory_is_read_and_its_neighbour_is_not(tmp_path):
     found = confined(mine, other)
     assert may_read(found, tmp_path / "plugins/mine/m.py")
     assert not may_read(found, tmp_path / "plugins/other/o.py")
+
+
+def test_a_plugin_that_was_read_anew_is_the_same_one(tmp_path):
+    (tmp_path / "mine").mkdir()
+    mine = PluginSpec("mine", "m:P", directory=tmp_path / "mine")
+    ground = Ground({"mine": dataclasses.replace(mine, version="1.0")})
+    assert may_read(ground.confinement(Settings(sandbox="standard"), mine), tmp_path / "mine/m.py")
 
 
 def test_what_was_granted_is_told_and_nothing_more(site):

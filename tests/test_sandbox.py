@@ -258,3 +258,19 @@ def test_what_a_worker_may_not_read_is_not_even_there_at_strict(load, level):
 
 def test_landlock_is_asked_for_every_right_that_its_version_knows():
     assert [_sandbox_landlock._rights(version).bit_count() for version in (1, 2, 3, 4, 5)] == [13, 14, 15, 15, 16]
+
+
+def test_a_plugin_directory_is_its_plugins_own_and_nobody_elses(new_host, tmp_path, level):
+    place = tmp_path / "plugins"
+    for name in ("one", "two"):
+        (place / name).mkdir(parents=True)
+        (place / name / f"module_{name}.py").write_text(PLUGIN)
+        (place / name / "plugin.toml").write_text(f'name = "{name}"\nentry_point = "module_{name}:P"\n')
+    for each in (place, place / "one", place / "two"):
+        each.chmod(0o755)
+    host = new_host(config={"discovery": {"paths": [str(place)]}, "defaults": {"sandbox": level}})
+    host.load("one", isolation="process")
+    assert "class P" in host.execute("one", ["read", str(place / "one" / "module_one.py")])
+    with pytest.raises(hostkit.PluginFailed) as caught:
+        host.execute("one", ["read", str(place / "two" / "module_two.py")])
+    assert caught.value.remote_type in ("PermissionError", "FileNotFoundError")
