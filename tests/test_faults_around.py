@@ -242,7 +242,7 @@ def test_a_host_that_dies_takes_the_workers_of_its_workers_along(install, new_ho
                         file.write(str(os.getpid()))
                     os.rename({str(place)!r}, {str(place) + ".whole"!r})
                     time.sleep(60)
-                host = hostkit.Host(config={"defaults": {"sandbox": "off"}})
+                host = hostkit.Host(config={{"defaults": {{"sandbox": "off"}}}})
                 host.load("nested", isolation="process")
                 return host.execute("nested", depth - 1)
         """,
