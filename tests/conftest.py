@@ -25,8 +25,13 @@ from hypothesis import HealthCheck, settings
 import hostkit
 from hostkit import testing
 
+# Examples of each property; more of them by HOSTKIT_TEST_EXAMPLES=1000.
+EXAMPLES = int(os.environ.get("HOSTKIT_TEST_EXAMPLES", "50"))
 settings.register_profile(
-    "hostkit", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    "hostkit",
+    deadline=None,
+    max_examples=EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("hostkit")
 
