@@ -109,7 +109,9 @@ class Broker:
     def _answer(self) -> None:
         question = bytearray(_QUESTION.size)
         try:
-            if select.select([self._asked], [], [], 0)[0]:
+            poller = select.poll()
+            poller.register(self._asked, select.POLLIN)
+            if poller.poll(0):
                 fcntl.ioctl(self._asked, _RECEIVE, question)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINTR):  # whoever asked has gone
@@ -123,18 +125,21 @@ class Broker:
             return
         try:
             # It may take as long as the network does.
-            threading.Thread(
-                target=self._connect, args=(about, thread, fd & 0xFFFFFFFF, address, length), name="hostkit-broker"
-            ).start()
+            arguments = (about, thread, fd & 0xFFFFFFFF, address, length)
+            # A daemon: nobody's exit may wait for it.
+            threading.Thread(target=self._connect, args=arguments, name="hostkit-broker", daemon=True).start()
         except RuntimeError:  # no thread to be had
             self._places.release()
             self._reply(about, errno.EAGAIN)
 
     def _connect(self, about: int, thread: int, fd: int, address: int, length: int) -> None:
         try:
-            self._reply(about, self._connected(about, thread, fd, address, length & 0xFFFFFFFF))
+            error = self._connected(about, thread, fd, address, length & 0xFFFFFFFF)
+        except OSError as raised:  # no descriptor left, say
+            error = raised.errno or errno.EIO
         finally:
             self._places.release()
+        self._reply(about, error)
 
     def _connected(self, about: int, thread: int, fd: int, address: int, length: int) -> int:
         """Return the error number of a connection that is made and handed over; 0 for none."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sys
 from collections.abc import Collection
 
 from ._proc import contents
@@ -75,17 +74,25 @@ def _read(path: str) -> bytes:
         return b""  # it has ended
 
 
-def on_disk(place: str) -> int:
-    """Return the bytes that the files in a directory take up, at any depth; more than any limit where they lie too deep to be found."""
+# What an entry of a directory counts at least: many empty files are a burden, too, and looking for them takes time.
+_ENTRY = 4096
+
+
+def on_disk(place: str, most: int) -> int:
+    """Return the bytes that the entries of a directory take up, at any depth: each 4 KiB at least. Looks no further once they are more
+    than ``most``, which they also are where they lie too deep to be found."""
     total, ways = 0, [place]
-    while ways:
+    while ways and total <= most:
         try:
-            for entry in os.scandir(ways.pop()):
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    ways.append(entry.path)
+            with os.scandir(ways.pop()) as entries:
+                for entry in entries:
+                    total += max(_ENTRY, entry.stat(follow_symlinks=False).st_blocks * 512)
+                    if total > most:
+                        break
+                    if entry.is_dir(follow_symlinks=False):
+                        ways.append(entry.path)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                return sys.maxsize
+                return most + 1
             # Else it has gone meanwhile.
     return total

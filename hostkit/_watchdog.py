@@ -153,11 +153,11 @@ class Watchdog:
         most = self._limits.get("temporary_bytes")
         if most is None or not self._home:
             return None
-        used = _footprint.on_disk(self._home)
+        used = _footprint.on_disk(self._home, int(most))
         pauses.append(_NEAR if used > 0.5 * most and self._idle == _BUSY else _QUIET)
         if used <= most:
             return None
-        text = f"its temporary directory took up {used >> 20} MB, {int(most) >> 20} are allowed (max_temporary_mb)"
+        text = f"its temporary directory took up more than the {int(most) >> 20} MB that are allowed (max_temporary_mb)"
         return Reason(SandboxViolation, text)
 
     def _memory(self, members: Mapping[int, Process], pauses: list[float]) -> Reason | None:

@@ -176,7 +176,7 @@ def test_the_temporary_directory_has_its_limit(load, level):
         assert (caught.value.remote_type, "No space left" in str(caught.value)) == ("OSError", True)
     else:
         assert type(caught.value) is hostkit.SandboxViolation
-        assert "16 are allowed (max_temporary_mb)" in str(caught.value)
+        assert "more than the 16 MB that are allowed (max_temporary_mb)" in str(caught.value)
     assert call("environment")
 
 

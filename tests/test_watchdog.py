@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hostkit import CpuExceeded, MemoryExceeded, PluginFailed, ProcessesExceeded, testing
+from hostkit import CpuExceeded, MemoryExceeded, PluginFailed, ProcessesExceeded, _footprint, testing
 from hostkit._family import Family
 from hostkit._watchdog import Watchdog
 
@@ -537,3 +537,29 @@ def test_a_watchdog_leaves_nothing_behind(child):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_directory_counts_with_all_that_lies_in_it(tmp_path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(bytes(1 << 20))
+    (tmp_path / "link").symlink_to("/")
+    assert 1 << 20 <= _footprint.on_disk(str(tmp_path), 1 << 30) <= (1 << 20) + (1 << 16)
+    assert _footprint.on_disk(str(tmp_path / "gone"), 1 << 30) == 0
+
+
+def test_what_lies_too_deep_to_be_found_is_too_much(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(30):
+        os.mkdir("x" * 200)
+        os.chdir("x" * 200)
+    assert _footprint.on_disk(str(tmp_path), 1 << 30) > 1 << 30
+    for _ in range(30):
+        os.chdir("..")
+        os.rmdir("x" * 200)
+
+
+def test_many_empty_files_count_and_are_not_all_looked_at(tmp_path):
+    for number in range(40):
+        (tmp_path / str(number)).touch()
+    assert 10 * 4096 < _footprint.on_disk(str(tmp_path), 10 * 4096) <= 12 * 4096
