@@ -76,7 +76,12 @@ def load(install, new_host, level):
         install("p", PLUGIN, manifest=json.dumps({"permissions": asked or {}}), manifest_name="plugin.json")
         table = {"sandbox": level, "permissions": allowed or {}, "breaker": False, **table}
         host = new_host(config={"plugins": {"p": table}})
-        host.load("p", isolation=isolation)
+        try:
+            host.load("p", isolation=isolation)
+        except hostkit.SandboxUnavailable as missing:
+            if level == "strict":
+                pytest.skip(f"this machine doesn't reach the level: {missing}")
+            raise
         return host, lambda act, path="": host.execute("p", [act, str(path)])
 
     return loaded
