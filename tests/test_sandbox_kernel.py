@@ -357,8 +357,8 @@ def test_files_that_were_not_granted_are_out_of_reach(confined: Confined, level:
         assert secret.read_text() == "x"
         assert os.listdir(other) == ["secret"]
     gone = {"standard": {DENIED, "OSError"}, "strict": {DENIED, "OSError", "FileNotFoundError"}}[level]
-    if user["uid"]:
-        gone.add("FileNotFoundError")  # /root is closed to nobody
+    if user["uid"] or not os.path.exists("/root/.bashrc"):
+        gone.add("FileNotFoundError")  # /root is closed to nobody, and not every machine has that file
     assert {act: saw for act, saw in found.items() if saw not in gone} == {}
 
 
