@@ -59,11 +59,15 @@ if TYPE_CHECKING:
     from ._events import IsolationChanged as IsolationChanged
     from ._events import LockChanged as LockChanged
     from ._events import LockMismatch as LockMismatch
+    from ._events import PluginGivenUp as PluginGivenUp
     from ._events import PluginLoaded as PluginLoaded
     from ._events import PluginRefused as PluginRefused
     from ._events import PluginUnloaded as PluginUnloaded
     from ._events import SandboxDenied as SandboxDenied
     from ._events import SandboxViolated as SandboxViolated
+    from ._events import WorkerEnded as WorkerEnded
+    from ._events import WorkerReplaced as WorkerReplaced
+    from ._events import WorkerStarted as WorkerStarted
     from ._handle import PluginHandle as PluginHandle
     from ._hooks import hookspec as hookspec
     from ._host import Host as Host
@@ -126,11 +130,15 @@ _HOMES = {
         "IsolationChanged",
         "LockChanged",
         "LockMismatch",
+        "PluginGivenUp",
         "PluginLoaded",
         "PluginRefused",
         "PluginUnloaded",
         "SandboxDenied",
         "SandboxViolated",
+        "WorkerEnded",
+        "WorkerReplaced",
+        "WorkerStarted",
     ),
     "_handle": ("PluginHandle",),
     "_hooks": ("hookspec",),
@@ -181,6 +189,7 @@ __all__ = [
     "PluginClosed",
     "PluginConfig",
     "PluginFailed",
+    "PluginGivenUp",
     "PluginHandle",
     "PluginInfo",
     "PluginLoadError",
@@ -201,10 +210,13 @@ __all__ = [
     "SandboxViolation",
     "Status",
     "WorkerCrashed",
+    "WorkerEnded",
     "WorkerExited",
     "WorkerHung",
     "WorkerKilled",
     "WorkerLost",
+    "WorkerReplaced",
+    "WorkerStarted",
     "empty_array",
     "empty_blob",
     "hookimpl",

@@ -183,6 +183,16 @@ class LockConfig(Model):
     include: list[Name] = Field(default=[])
 
 
+class LoguruConfig(Model):
+    """Each call as one record of the log, with its plugin, request id, outcome and seconds bound to it."""
+
+
+class ExportersConfig(Model):
+    """Who is told of calls, beside the log and the subscribers of events. Nobody, unless a table is there."""
+
+    loguru: Annotated[LoguruConfig | None, Off] = None
+
+
 class HostConfig(Model):
     """The whole configuration. Immutable."""
 
@@ -191,6 +201,7 @@ class HostConfig(Model):
     template: TemplateConfig = TemplateConfig()
     audit: AuditConfig = AuditConfig()
     lock: LockConfig = LockConfig()
+    exporters: ExportersConfig = ExportersConfig()
     plugins: dict[Name, PluginConfig] = Field(default={})
 
     @model_validator(mode="after")

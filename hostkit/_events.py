@@ -126,6 +126,62 @@ class HealthChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStarted(Event):
+    """A worker has taken the place of another one: it answers calls from now on. The first ones come with ``PluginLoaded``."""
+
+    pid: int
+
+    def _said(self) -> str:
+        return f"plugin {self.plugin!r} has a new worker, process {self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded(Event):
+    """A worker has ended by itself, or was ended; ``error`` is the name of the error that the calls in it got, ``why`` its text."""
+
+    pid: int
+    error: str
+    why: str
+
+    @property
+    def level(self) -> str:
+        return "WARNING"
+
+    def _said(self) -> str:
+        return f"plugin {self.plugin!r} lost a worker: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced(Event):
+    """A worker gets no more calls and is ended, because it is in no state to go on."""
+
+    pid: int
+    why: str
+
+    @property
+    def level(self) -> str:
+        return "WARNING"
+
+    def _said(self) -> str:
+        return f"plugin {self.plugin!r}: {self.why}; its worker is replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginGivenUp(Event):
+    """A plugin's workers died so often that no more are started; ``left`` of them still answer calls."""
+
+    why: str
+    left: int = 0
+
+    @property
+    def level(self) -> str:
+        return "ERROR"
+
+    def _said(self) -> str:
+        return self.why
+
+
+@dataclass(frozen=True, slots=True)
 class HostTampered(Event):
     """A plugin changed something of the host's process while it was loaded in it."""
 

@@ -50,7 +50,7 @@ class PluginHandle(Generic[Req, Resp]):
         """Call the plugin and return its answer. Loads the plugin on first use."""
         record = self._record
         context = record.context(timeout, headers, metadata, request_id, max_retries)
-        answer: Resp = record.call(context, request, self._shape)
+        answer: Resp = record.front.call(context, request, self._shape)
         return answer
 
     def submit(self, request: Req, **options: Any) -> Future[Resp]:
@@ -63,7 +63,7 @@ class PluginHandle(Generic[Req, Resp]):
         def call(future: CallFuture) -> Resp:
             context = self._context(options)
             future.on_cancel(lambda: self._record.cancel(context))
-            answer: Resp = self._record.call(context, request, self._shape)
+            answer: Resp = self._record.front.call(context, request, self._shape)
             return answer
 
         return self._host.submitter.submit(call)
@@ -81,7 +81,7 @@ class PluginHandle(Generic[Req, Resp]):
         """Call the plugin without blocking the running event loop; cancelling the task cancels the call."""
         record = self._record
         context = record.context(timeout, headers, metadata, request_id, max_retries)
-        answer: Resp = await record.acall(context, request, self._shape)
+        answer: Resp = await record.front.acall(context, request, self._shape)
         return answer
 
     def stream(self, request: Req, **options: Any) -> Iterator[Resp]:
@@ -89,11 +89,11 @@ class PluginHandle(Generic[Req, Resp]):
 
         A plugin that doesn't stream gives one item.
         """
-        return end_at_exit(self._record.stream(self._context(options), request, self._shape))
+        return end_at_exit(self._record.front.stream(self._context(options), request, self._shape))
 
     def astream(self, request: Req, **options: Any) -> AsyncIterator[Resp]:
         """``stream`` without blocking the running event loop."""
-        return self._record.astream(self._context(options), request, self._shape)
+        return self._record.front.astream(self._context(options), request, self._shape)
 
     def health(self) -> HealthStatus:
         """Ask the plugin how it is doing; never raises for a plugin that is doing badly."""

@@ -277,7 +277,7 @@ def _stand_in(record: Record, hook: OfferedHook, spec: HookSpec) -> Callable[...
 
     def call(arguments: dict[str, object]) -> object:
         try:
-            return record.call_hook(function, arguments, crossing)
+            return record.front.call_hook(record.context(None, None, None, None, None), function, arguments, crossing)
         except HostkitError as error:
             _put_aside(error, spec.name)
             return None

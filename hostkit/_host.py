@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from . import _reading
 from ._ahead import Ahead
@@ -32,8 +32,12 @@ from ._opener import where_it_runs
 from ._reconfiguration import Reconfiguration
 from ._record import Record
 from ._shape import UNTYPED, Shape
+from ._snapshot import Snapshots
 from ._spec import PluginSpec
 from ._submitter import Submitter
+
+if TYPE_CHECKING:
+    from ._admin_socket import AdminSocket
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -43,8 +47,9 @@ class Host(_Around):
     """Finds plugins of the group ``<app>.plugins``, runs each in-process or isolated, and talks to all of them in one way.
 
     ``hookspecs`` are modules or classes whose functions ``hostkit.hookspec`` marks; ``config`` is a ``HostConfig``, a mapping or the
-    path of a file; ``hook_errors`` says whether a failing hook implementation is raised after the others ran, or skipped. Use it
-    as a context manager, or call ``close``. Thread-safe. Raises ``ConfigError``.
+    path of a file; ``hook_errors`` says whether a failing hook implementation is raised after the others ran, or skipped. ``admin``
+    lets ``hostkit top`` and ``hostkit dashboard`` of the same user in, by a Unix socket at that path or at one that they find by
+    themselves. Use it as a context manager, or call ``close``. Thread-safe. Raises ``ConfigError``.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Host(_Around):
         hookspecs: Iterable[object] = (),
         config: HostConfig | Mapping[str, Any] | str | Path | None = None,
         hook_errors: Literal["raise", "skip"] = "raise",
+        admin: bool | str | Path = False,
     ) -> None:
         self._closed = True  # until everything is there, for __del__
         try:
@@ -69,8 +75,19 @@ class Host(_Around):
         self._file = ConfigFile(config, self._loader.events, self._reconfiguration.apply)
         self._handles: dict[str, PluginHandle[Any, Any]] = {}
         self._lock = threading.Lock()  # guards _closed
+        self._admin = self._watched(None if admin is False else admin)
         self._closed = False
         watch(self)
+
+    def _watched(self, admin: str | Path | Literal[True] | None) -> AdminSocket | None:
+        """Start the exporters that the configuration names, and let operators in where the application says so."""
+        source = Snapshots(self.app, self._loader)
+        if admin is None:
+            self._loader.telemetry.start(source, self.config.exporters, history=None)
+            return None
+        from ._admin import opened
+
+        return opened(self, self._loader, source, None if admin is True else Path(admin))
 
     @classmethod
     def development(cls, app: str = "hostkit", **arguments: Any) -> Host:
@@ -289,6 +306,8 @@ class Host(_Around):
             self._closed = True
             self._loader.shut()
         unwatch(self)
+        if self._admin is not None:
+            self._admin.close()
         if not self._loader.forked:
             self._file.stop()
             self._end_all(timeout)
@@ -322,6 +341,8 @@ class Host(_Around):
         """Make this host what it can be in a fork of its process: a new one if it has loaded nothing, else a disarmed one, because its
         plugins are the parent's."""
         self._lock = threading.Lock()
+        if self._admin is not None:
+            self._admin.forget()
         self._file.forget()
         self.submitter.forget()
         self._loader.forget()

@@ -37,6 +37,11 @@ class Idle(Generic[T]):
         """Whether anybody waits."""
         return bool(self._waiting)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def take_now(self) -> T | None:
         """Return an idle thing, or None where there is none."""
         with self._lock:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Ending, Reason
 from ._errors import CallCancelled, CallTimeout, PluginClosed, ProtocolError, WorkerHung
+from ._family import Family
 from ._fence import Fence
 from ._greeting import Greeting, Introduction
 from ._importable import Target
@@ -30,6 +32,7 @@ from ._opening import Opening
 from ._questions import Full, Questions, spoken
 from ._raised import denied_by_sandbox, load_error, refused_by_system
 from ._strays import VARIABLE, end_marked_soon, new_mark
+from ._vitals import WorkerVitals, resident
 from ._wires import Wires
 from ._worker._frames import CANCEL, CLOSE, ERROR, GOODBYE, MEMORY, PING, PONG, READY, Frame, FrameError, packed
 
@@ -70,6 +73,8 @@ class Link:
         self._owed = 0
         self._asked_to_close = False
         self._said_goodbye = False
+        self._since = time.monotonic()
+        self._looking = threading.Lock()  # guards _family
         self._greeting = Greeting(opening, target)
         # What it has imported, nobody has verified.
         self._template = opening.template if opening.settings.verified is None else None
@@ -133,6 +138,7 @@ class Link:
             if cell is not None:
                 cell.hand_over()
         self._popen = self.process._popen
+        self._family = Family(self.pid)
         self._fence = Fence(
             self.opening, self.pid, home="" if cell is None else cell.home, running=lambda: self.running, end=self.end
         )
@@ -165,6 +171,26 @@ class Link:
         """The worker's process id."""
         pid: int = self._popen.pid
         return pid
+
+    @property
+    def state(self) -> str:
+        """Where it stands between its start and its end."""
+        if self.over or self.retired:
+            return "leaving"
+        return "serving" if self.offered else "standby" if self.ready else "starting"
+
+    @property
+    def spent(self) -> float:
+        """The CPU seconds that it had used up by its end, with those of the children that it has waited for."""
+        usage = self._popen.usage
+        return 0.0 if usage is None else float(usage.ru_utime + usage.ru_stime)
+
+    def vitals(self) -> WorkerVitals:
+        """Return how it is doing, with all that it has started."""
+        with self._looking:
+            members = self._family.look(everywhere=False)
+            cpu, threads = sum(found.cpu for found in members.values()), sum(found.threads for found in members.values())
+        return WorkerVitals(self.pid, self.state, time.monotonic() - self._since, resident(members), cpu, threads)
 
     @property
     def running(self) -> list[int]:

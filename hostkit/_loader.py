@@ -24,7 +24,7 @@ from ._errors import (
     PluginNotFound,
     RequirementError,
 )
-from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginRefused
+from ._events import BreakerChanged, Event, Events, IsolationChanged, PluginRefused, WorkerEnded, WorkerReplaced
 from ._health import Means, open_breaker, watch
 from ._hooks import Hooks
 from ._index import Index, default_file
@@ -36,6 +36,7 @@ from ._offered import Offered, Offers, not_found
 from ._opener import Opener
 from ._order import Earlier, dependents
 from ._record import Record
+from ._telemetry import Telemetry
 
 
 class Loader:
@@ -45,6 +46,7 @@ class Loader:
         self.hooks = hooks
         self.monitor = Monitor()
         self.events = Events()
+        self.telemetry = Telemetry(self.events)
         self.audit = Audit(app, config.audit.file, self._enforces)
         self._opener = Opener(f"{app}.plugins", config, hooks, self.monitor, events=self.events, audit=self.audit)
         self._means = Means(
@@ -235,6 +237,8 @@ class Loader:
             watch(record, record.lane, self._means)
 
     def _happened(self, event: Event) -> None:
+        if isinstance(event, (WorkerEnded, WorkerReplaced)):
+            self._records[event.plugin].restarts += 1
         if isinstance(event, BreakerChanged) and event.after == "open":
             record = self._records[event.plugin]
             lane = record.lane
@@ -270,6 +274,7 @@ class Loader:
         try:
             self._opener.close(record, lane, Deadline.after(closed))
         finally:
+            record.spent += lane.backend.vitals().spent
             lane.ended.set()
 
     def _end_leaving(self, record: Record, lane: Lane, drained: Deadline) -> None:
@@ -291,12 +296,14 @@ class Loader:
         self._opener.drop_scratch()
         self._opener.tell_denials()
         self.audit.close()
+        self.telemetry.close()
 
     def forget(self) -> None:
         """Disarm everything in a fork, without a lock: the thread that held it may not be here. Where nothing was loaded before, all
         of it is as good as new."""
         self._opener.forget()
         self.audit.forget()
+        self.telemetry.forget()
         self._lock_watch = None
         self._lock = threading.RLock()
         self._id_prefix = _new_prefix()
@@ -311,6 +318,7 @@ class Loader:
     def _new_record(self, name: str) -> Record:
         record = Record(name, self.config.plugin(name), Caller(name, self._id_prefix), self._numbers, self.load, self.events)
         self._records[name] = record
+        self.telemetry.watch(record)
         return record
 
     @contextmanager

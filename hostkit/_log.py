@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
@@ -48,6 +49,8 @@ _IN_TEXT = {**_CONTROL, 10: "\n  | "}
 def tell(level: str | int, text: str, *, plugin: str = "", request_id: str = "", **more: object) -> None:
     """Write one record with the plugin and request id bound to it. Control characters are escaped: the text may quote a plugin."""
     words = {"plugin": _word(plugin), "request_id": _word(request_id)}
+    if _listeners:
+        _heard(level, text, words)
     _write(logger.bind(**words, **more).opt(depth=2), level, text)
 
 
@@ -55,7 +58,37 @@ def tell_of_plugin(level: int, text: str, *, plugin: str, request_id: str, sourc
     """Write what a plugin logged or printed; control characters are escaped, so it can't forge a record or paint a terminal."""
     words = {"plugin": _word(plugin), "request_id": _word(request_id), "source": _word(source)}
     level = min(max(level, 0), 100)
+    if _listeners:
+        _heard(_LEVELS.get(level, level), text, words)
     _write(logger.bind(**words), _LEVELS.get(level, level), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line that was told: by hostkit where ``source`` is empty, else by a plugin. ``text`` is the plugin's: escape it."""
+
+    at: float
+    level: str
+    text: str
+    plugin: str
+    request_id: str
+    source: str
+
+
+def listen(listener: Callable[[Line], object]) -> Callable[[], None]:
+    """Call ``listener`` with every line from now on, whether the application shows the log or not, until what this returns is called. It
+    must not block and not raise."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
+
+
+_listeners: list[Callable[[Line], object]] = []
+
+
+def _heard(level: str | int, text: str, words: Mapping[str, str]) -> None:
+    line = Line(time.time(), str(level), clean(text), words["plugin"], words["request_id"], words.get("source", ""))
+    for listener in tuple(_listeners):
+        listener(line)
 
 
 def on_one_line(text: str) -> str:

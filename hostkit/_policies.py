@@ -83,6 +83,11 @@ class Policies:
         if self.bulkhead is not None:
             self.bulkhead.leave(context)
 
+    @property
+    def waiting(self) -> int:
+        """How many calls are in the bulkhead's line."""
+        return 0 if self.bulkhead is None else self.bulkhead.waiting
+
     def turn_away(self) -> None:
         """Send everybody out of the line: the plugin takes no more calls."""
         if self.bulkhead is not None:

@@ -34,6 +34,17 @@ def contents(path: str) -> bytes:
         os.close(fd)
 
 
+def is_there(pid: int) -> bool:
+    """Whether there is a process of that number, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
 def killed(pid: int, *, still: Callable[[], bool]) -> int | None:
     """Kill a process if it is ``still`` the one that is meant, and return a descriptor that tells of its end; None otherwise."""
     try:

@@ -36,6 +36,7 @@ class Reconfiguration:
         old = self._loader.config
         self._loader.reconfigure(new)
         self._audit_elsewhere(new, changes, failures)
+        self._watched_otherwise(old, new, changes, failures)
         changes += [table for table in ("discovery", "template") if getattr(new, table) != getattr(old, table)]
         changes += [f"lock.{difference}" for difference in _lock_differences(old.lock, new.lock)]
         records = {record.name: record for record in (*self._loader.loaded, *self._loader.records)}
@@ -64,6 +65,15 @@ class Reconfiguration:
                 changes.append(f"audit.file {before or 'none'} → {new.audit.file or 'none'}")
         except ConfigError as error:
             failures.append(str(error))
+
+    def _watched_otherwise(self, old: HostConfig, new: HostConfig, changes: list[str], failures: list[str]) -> None:
+        if differences := list(_differences(old.exporters, new.exporters)):
+            try:
+                self._loader.telemetry.configure(new.exporters)
+            except ConfigError as error:
+                failures.append(str(error))
+            else:
+                changes += [f"exporters.{difference}" for difference in differences]
 
     def _in_or_out(self, record: Record, new: PluginConfig, out: str) -> Iterator[str]:
         if out and record.lane is not None:

@@ -27,6 +27,7 @@ from ._idle import LoopWaiter, ThreadWaiter
 from ._lane import Lane
 from ._log import tell
 from ._manifest import Manifest
+from ._observing import Walks
 from ._options import check, wrong
 from ._policies import Attempt, InLine, Policies
 from ._retry import may_repeat, pause
@@ -61,6 +62,9 @@ class Record:
         self.wished: str | None = None
         self.moved = ""  # why it may not be in this process any more, whatever was wished
         self.closed = False
+        self.restarts = 0  # workers that died, or had to be replaced
+        self.spent = 0.0  # CPU seconds of workers of lanes that have ended
+        self.front: Walks = self  # where calls begin: here, or at who watches them
         self._policies = Policies(config, on_change=self._breaker_changed)
         self.breaker = self._policies.breaker
         self._events = events
@@ -81,6 +85,12 @@ class Record:
         # Read with each call: plain values, not a model's fields.
         self._timeout = None if config.timeout == math.inf else config.timeout
         self._retries = config.retry.attempts - 1
+
+    @property
+    def isolation(self) -> str:
+        """Where it runs now; empty where it isn't loaded."""
+        lane = self.lane
+        return "" if lane is None else lane.decided.isolation
 
     @property
     def health_timeout(self) -> float:
@@ -249,9 +259,8 @@ class Record:
         finally:
             self._policies.leave(context)
 
-    def call_hook(self, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
+    def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         """Call one hook implementation. Never repeated. None where the plugin has none of that name now."""
-        context = self.context(None, None, None, None, None)
         try:
             while True:
                 lane = self.lane
@@ -279,6 +288,11 @@ class Record:
                 return lane
             lane.gate.leave(context)
             self._raise_if_shut(lane, context)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls are in the bulkhead's line."""
+        return self._policies.waiting
 
     def shut(self, lane: Lane) -> None:
         """Let a lane take no more calls; who waits in line is sent away, unless a reload has put another lane in this one's place."""

@@ -19,7 +19,7 @@ from ._channel import Channel
 from ._deadline import Deadline
 from ._ending import Reason
 from ._errors import CallTimeout, CircuitOpen, HostkitError, PluginClosed
-from ._events import SandboxViolated
+from ._events import Event, PluginGivenUp, SandboxViolated, WorkerEnded, WorkerReplaced, WorkerStarted
 from ._farewell import end_all
 from ._greeting import Introduction
 from ._idle import Idle
@@ -30,6 +30,7 @@ from ._log import tell
 from ._opening import Opening, Recycle
 from ._recycling import Recycling
 from ._restarts import Restarts
+from ._vitals import Vitals
 from ._worker._frames import FrameError
 
 # Seconds before a standby is started: the callers that wait for the one that has taken over go first.
@@ -52,9 +53,10 @@ class Supervisor:
         self._opening = opening
         self._target = target_of(opening.name, opening.entry_point, opening.target)
         self._monitor = opening.monitor
-        self._lock = threading.Lock()  # guards _links and _closing
+        self._lock = threading.Lock()  # guards _links, _spent and _closing
         self._back = threading.Condition(self._lock)  # a channel came back or a worker ended, while everything is closed
         self._links: set[Link] = set()
+        self._spent = 0.0  # CPU seconds of workers that have ended
         self._closing = False
         self._counting = settings.recycle is not None or bool(settings.limits)
         self._recycling = None if settings.recycle is None else self._recycled(settings.recycle, jitter)
@@ -176,6 +178,12 @@ class Supervisor:
         with self._lock:
             return [link.process.pid for link in self._links if link.process.pid is not None and not link.ended.is_set()]
 
+    def vitals(self) -> Vitals:
+        """Return how the workers are doing."""
+        with self._lock:
+            links, spent = list(self._links), self._spent
+        return Vitals(tuple(link.vitals() for link in links if not link.ended.is_set()), self.idle.waiting, spent, self._failed)
+
     def close(self, deadline: Deadline) -> list[str]:
         """End all workers: ask them, then SIGTERM, then SIGKILL, each with a limit. Returns what went wrong, one text a worker.
         Idempotent."""
@@ -242,13 +250,20 @@ class Supervisor:
             self.idle.give(channel)
             self._settle(channel)
 
+    def _happened(self, event: Event) -> None:
+        if self._opening.happened is None:
+            tell(event.level, str(event), plugin=self._name)
+        else:
+            self._opening.happened(event)
+
     # The rest runs on the monitor's thread.
 
     def _ended(self, link: Link) -> None:
-        if link.ending is not None and link.ending.violated and self._opening.happened is not None:
-            self._opening.happened(SandboxViolated(self._name, link.ending.innermost))
+        if link.ending is not None and link.ending.violated:
+            self._happened(SandboxViolated(self._name, link.ending.innermost))
         with self._lock:
             self._links.discard(link)
+            self._spent += link.spent
             closing = self._closing
             self._back.notify_all()
         channels = set(link.channels)
@@ -265,7 +280,7 @@ class Supervisor:
             return
         own_doing = link.ending.own_doing or not link.ready
         if not link.dismissed:
-            tell("WARNING", f"plugin {self._name!r} lost a worker: {why}", plugin=self._name)
+            self._happened(WorkerEnded(self._name, link.pid, type(why).__name__, str(why)))
         if not followed:
             self._replace(count=own_doing, why=str(why))
         elif own_doing and not link.dismissed:
@@ -294,7 +309,7 @@ class Supervisor:
         gaps = self._opening.settings.workers - sum(link.offered for link in there)
         for link in [link for link in there if not link.offered][: max(0, gaps)]:
             self._offer(link)
-            tell("INFO", f"plugin {self._name!r} has a new worker", plugin=self._name, pid=link.process.pid)
+            self._happened(WorkerStarted(self._name, link.pid))
 
     def _begin_restart(self) -> None:
         if self._closing:
@@ -334,10 +349,10 @@ class Supervisor:
             f"{settings.restarts} are forgiven; the last time: {why}"
         )
         if left:
-            tell("ERROR", f"{said}; it goes on with the {left} left", plugin=self._name)
+            self._happened(PluginGivenUp(self._name, f"{said}; it goes on with the {left} left", left))
             return
         self._failed = f"{said}; it is not started again: mend it, then reload it"
-        tell("ERROR", self._failed, plugin=self._name)
+        self._happened(PluginGivenUp(self._name, self._failed))
         self.idle.fail(lambda: CircuitOpen(self._failed, plugin=self._name, phase="queue"))
 
     def _stuck(self, channel: Channel, why: str) -> None:
@@ -348,7 +363,7 @@ class Supervisor:
 
     def _replace_link(self, link: Link, why: str) -> None:
         if not link.over:
-            tell("WARNING", f"plugin {self._name!r}: {why}; its worker is replaced", plugin=self._name)
+            self._happened(WorkerReplaced(self._name, link.pid, why))
             link.replaced = link.over = True
             for other in self.idle.discard(set(link.channels)):
                 other.close()

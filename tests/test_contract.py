@@ -57,6 +57,9 @@ class Toy:
     def ask_health(self, deadline):
         return self._inner.ask_health(deadline)
 
+    def vitals(self):
+        return self._inner.vitals()
+
     def info(self, deadline):
         return self._inner.info(deadline)
 

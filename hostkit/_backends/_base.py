@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._contract import ExecutionContext, HealthStatus
 from .._deadline import Deadline
 from .._shape import Shape
+from .._vitals import Vitals
 
 if TYPE_CHECKING:
     from .._hookspecs import Crossing
@@ -79,6 +80,10 @@ class Backend(Protocol):
 
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
         """Ask the plugin what it says of itself; empty where it says nothing."""
+        ...
+
+    def vitals(self) -> Vitals:
+        """Return how its workers are doing, without asking them."""
         ...
 
     def close(self, deadline: Deadline) -> None:

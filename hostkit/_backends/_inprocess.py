@@ -23,6 +23,7 @@ from .._log import hear_plugins, tell
 from .._opening import Opening
 from .._raised import call_error, invalid_request, invalid_response, load_error
 from .._shape import Shape
+from .._vitals import NONE, Vitals
 from .._worker._buffers import check_size
 from .._worker._data import DataError
 from .._worker._failure import describe, is_interrupt, message, type_name
@@ -254,6 +255,9 @@ class InProcess:
     def info(self, deadline: Deadline) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = self._ask("info", self._loaded.info, deadline)
         return answer
+
+    def vitals(self) -> Vitals:
+        return NONE
 
     def close(self, deadline: Deadline) -> None:
         if self._closed:

@@ -24,6 +24,7 @@ from .._opening import Opening
 from .._raised import call_error, invalid_request
 from .._shape import Shape
 from .._supervisor import Supervisor
+from .._vitals import Vitals
 from .._worker._buffers import check_size
 from .._worker._data import DataError
 from .._worker._frames import END, ERROR, HEALTH, HOOK, INFO, ITEM, RESULT, ROUND_TRIP, Frame, FrameError, Truncated
@@ -223,6 +224,9 @@ class Process:
         if not wait((answer,), deadline.wait()).done:
             raise CallTimeout(f"plugin {self._name!r}: no answer to info in time", plugin=self._name, phase="info")
         return answer.result()
+
+    def vitals(self) -> Vitals:
+        return self.supervisor.vitals()
 
     def close(self, deadline: Deadline) -> None:
         self._pipelines.reclaim()

@@ -1,0 +1,22 @@
+"""Who is told of calls and events: one file an exporter, one line an exporter in this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._base import Exporter, Source
+
+
+def _loguru(config: Any, source: Source) -> Exporter:  # Any: each factory takes its own table of ExportersConfig
+    from ._loguru import Loguru
+
+    return Loguru(config, source)
+
+
+# By the name of the table in ``[exporters]``. A factory raises ``ConfigError`` where what it needs isn't installed.
+EXPORTERS: dict[str, Callable[[Any, Source], Exporter]] = {
+    "loguru": _loguru,
+}
+
+__all__ = ["EXPORTERS", "Exporter", "Source"]

@@ -1,0 +1,207 @@
+"""Watch calls from outside: a wrapper around a plugin's record that has the record's own verbs.
+
+handle ─► Observed ─► began ─► record ─► … ─► ended ─► answer
+
+It is put in front of the record's verbs while somebody watches, and taken away again; so a call that nobody watches pays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ._contract import ExecutionContext
+from ._errors import HostkitError
+from ._meter import Meter
+from ._shape import Shape
+from ._worker._failure import message, type_name
+
+if TYPE_CHECKING:
+    from ._hookspecs import Crossing
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a caller got instead of an answer, as text: an exception would hold every object of the call for as long as it waits here.
+
+    ``kind`` is the qualified name of the error's class; ``remote_type`` and ``remote_traceback`` are what the plugin raised, ``stderr`` the
+    last words of its worker. They are the plugin's words: escape them.
+    """
+
+    kind: str
+    message: str
+    phase: str = ""
+    remote_type: str = ""
+    remote_traceback: str = ""
+    stderr: str = ""
+
+
+class Call:
+    """One call that is watched. ``outcome``, ``seconds`` and ``failure`` are there once it has ended.
+
+    ``verb`` is ``execute``, ``stream`` or ``hook``; ``isolation`` is where the plugin ran when the call began, empty if it wasn't loaded;
+    ``at`` is ``time.time()``; ``notes`` is for observers, one key each.
+    """
+
+    __slots__ = ("at", "began", "context", "failure", "isolation", "notes", "outcome", "plugin", "seconds", "verb")
+
+    def __init__(self, plugin: str, context: ExecutionContext, verb: str, isolation: str) -> None:
+        self.plugin = plugin
+        self.context = context
+        self.verb = verb
+        self.isolation = isolation
+        self.outcome = "ok"
+        self.failure: Failure | None = None
+        self.notes: dict[str, Any] | None = None  # Any: the observer's own
+        self.seconds = 0.0
+        self.at = time()
+        self.began = perf_counter()
+
+    def failed(self, error: BaseException) -> None:
+        """Note what the caller gets instead of an answer."""
+        self.outcome = outcome_of(error)
+        said = {name: _text(error, theirs) for name, theirs in _SAID.items()}
+        self.failure = Failure(type_name(error)[:_MOST], message(error)[:_MOST], **said)
+
+
+# Characters of a message that are kept, and of a traceback, from its end.
+_MOST, _MOST_LINES = 1000, 16 * 1024
+
+_SAID = {"phase": "phase", "remote_type": "remote_type", "remote_traceback": "remote_traceback", "stderr": "stderr_tail"}
+
+
+def _text(error: BaseException, name: str) -> str:
+    found = getattr(error, name, "") if isinstance(error, HostkitError) else ""
+    return found[-_MOST_LINES:] if isinstance(found, str) else ""
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the word for an error: the name of hostkit's own class, ``Interrupted``, or ``Other``. So there are few words, whatever
+    a plugin raises."""
+    if isinstance(error, HostkitError):
+        for kind in type(error).__mro__:
+            if kind.__module__ == HostkitError.__module__:
+                return kind.__name__
+    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit, asyncio.CancelledError))
+    return "Interrupted" if interrupted else "Other"
+
+
+class Observer(Protocol):
+    """Who watches calls. Both are called on the caller's own thread, must not block, and must not raise."""
+
+    def began(self, call: Call) -> object:
+        """Note that a call begins."""
+        ...
+
+    def ended(self, call: Call) -> object:
+        """Note that it has ended, whichever way."""
+        ...
+
+
+class Walks(Protocol):
+    """The verbs of a record."""
+
+    def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any: ...  # Any: as the shape says
+
+    async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any: ...
+
+    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]: ...
+
+    def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]: ...
+
+    def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any: ...
+
+
+class Watched(Walks, Protocol):
+    """What can be watched."""
+
+    name: str
+
+    @property
+    def isolation(self) -> str: ...
+
+
+class Observed:
+    """A record's verbs, watched: its calls are counted by ``meter`` and told to ``observers``."""
+
+    def __init__(self, record: Watched, meter: Meter, observers: Sequence[Observer]) -> None:
+        self.meter = meter
+        self.observers = tuple(observers)
+        self._record = record
+
+    def _begin(self, context: ExecutionContext, verb: str) -> Call:
+        call = Call(self._record.name, context, verb, self._record.isolation)
+        for observer in self.observers:
+            observer.began(call)
+        return call
+
+    def _end(self, call: Call) -> None:
+        call.seconds = perf_counter() - call.began
+        self.meter.add(call.outcome, call.seconds)
+        for observer in self.observers:
+            observer.ended(call)
+
+    def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
+        """Answer one call."""
+        call = self._begin(context, "execute")
+        try:
+            return self._record.call(context, request, shape)
+        except BaseException as error:  # whatever it is, it is told and goes on
+            call.failed(error)
+            raise
+        finally:
+            self._end(call)
+
+    async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
+        """Answer one call without blocking the running event loop."""
+        call = self._begin(context, "execute")
+        try:
+            return await self._record.acall(context, request, shape)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            self._end(call)
+
+    def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
+        """Answer one call item by item."""
+        call = self._begin(context, "stream")
+        try:
+            yield from self._record.stream(context, request, shape)
+        except GeneratorExit:  # the caller had enough
+            raise
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            self._end(call)
+
+    async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
+        """Answer one call item by item, without blocking the running event loop."""
+        call = self._begin(context, "stream")
+        try:
+            async with aclosing(self._record.astream(context, request, shape)) as items:  # type: ignore[type-var]  # it is one that can be closed
+                async for item in items:
+                    yield item
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            self._end(call)
+
+    def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
+        """Call one hook implementation."""
+        call = self._begin(context, "hook")
+        try:
+            return self._record.call_hook(context, name, arguments, crossing)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            self._end(call)
