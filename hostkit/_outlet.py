@@ -60,8 +60,12 @@ class Outlet(Generic[T]):
     def offer(self, item: T) -> None:
         """Put something in the queue. Never waits and never raises. After ``close`` it is dropped."""
         queue = self._queue
+        if self._closed:
+            with self._lock:
+                self.dropped += 1
+            return
         queue.append(item)
-        if self._thread is None or len(queue) > self._most or self._closed:
+        if self._thread is None or len(queue) > self._most:
             self._see_to_it()
 
     def _see_to_it(self) -> None:
