@@ -7,8 +7,7 @@
                                              ◄──     {"id": 1, "result": …}  |  {"id": 1, "error": {"type": …, "message": …}}
 
 One JSON object a line, any number of requests, one at a time on each connection. The kernel says who the client is (SO_PEERCRED): nobody
-else's user gets in. The key lies beside the socket, for its owner to read: a plugin that was granted the network, and so Unix sockets,
-runs as the same user and can't read it.
+else's user gets in. The key lies beside the socket, for its owner to read: a confined plugin runs as the same user, and can't.
 """
 
 from __future__ import annotations

@@ -215,9 +215,19 @@ class HostConfig(Model):
 
     def plugin(self, name: str) -> PluginConfig:
         """Return what holds for one plugin: its own table over the defaults, key by key, also inside of tables."""
-        tables = (table for other, table in self.plugins.items() if normalized(other) == normalized(name))
-        merged: PluginConfig = _over(self.defaults, next(tables, PluginConfig()))
+        merged: PluginConfig = _over(self.defaults, self._table(name))
         return merged
+
+    def enables(self, name: str) -> bool:
+        """Whether a plugin may be loaded; what ``plugin`` says too, for less."""
+        return self._table(name).enabled
+
+    def _table(self, name: str) -> PluginConfig:
+        tables = (table for other, table in self.plugins.items() if normalized(other) == normalized(name))
+        return next(tables, _NOTHING)
+
+
+_NOTHING = PluginConfig()
 
 
 def _over(below: Model, above: Model) -> Any:  # Any: the class of ``above``

@@ -80,8 +80,7 @@ class Snapshots:
 
     def _state(self, name: str, record: Record | None, spec: PluginSpec | None, lane: Lane | None, vitals: Vitals) -> str:
         if lane is None:
-            enabled = self._loader.config.plugin(name).enabled if record is None else record.config.enabled
-            if not enabled:
+            if not self._loader.config.enables(name):
                 return "disabled"
             return "broken" if spec is not None and spec.error is not None else "not loaded"
         if vitals.failed:
@@ -123,7 +122,7 @@ def _work(record: Record | None, lane: Lane | None, vitals: Vitals) -> dict[str,
     return {
         "in_flight": 0 if lane is None else lane.gate.inside,
         "waiting": vitals.waiting + (0 if record is None else record.waiting),
-        "calls": None if calls is None else asdict(calls),
+        "calls": None if calls is None else {"outcomes": calls.outcomes, "seconds": calls.seconds, "buckets": calls.buckets},
     }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -169,7 +170,7 @@ def hello(path: Path) -> bytes:
 
 
 def test_who_does_not_know_the_key_is_refused(watched: hostkit.Host) -> None:
-    """A plugin with the network runs as the same user, and can't read the key."""
+    """Being of the same user is not enough, because a confined plugin is that, too."""
     (running,) = found()
     for line in (b"{}\n", b'{"key": "x"}\n', b'{"key": 1}\n', b"snapshot\n", b'{"key": "\\ud800"}\n'):
         (answer,) = raw(running.path, line, b'{"verb": "snapshot"}\n')
@@ -193,6 +194,29 @@ def test_another_user_is_refused(watched: hostkit.Host, monkeypatch: pytest.Monk
         Attached(running.path).ask("snapshot")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_another_user_is_refused_where_the_file_lets_it_through() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # noqa: S108 - others can't enter the test's own
+        path = Path(place, "s")
+        with hostkit.Host(admin=path):
+            for open_to_all, mode in ((Path(place), 0o755), (path, 0o666), (_admin_socket.key_of(path), 0o644)):
+                open_to_all.chmod(mode)
+            ours, theirs = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.setresuid(65534, 65534, 65534)
+                    os.write(theirs, json.dumps(raw(path, hello(path), b'{"verb": "snapshot"}\n')).encode())
+                finally:
+                    os._exit(0)
+            os.close(theirs)
+            os.waitpid(child, 0)
+            with open(ours) as told:
+                (answer,) = json.load(told)
+    assert answer["error"] == {"type": "Refused", "message": "only uid 0 may ask this host, and you are uid 65534"}
+
+
 def test_clients_that_never_read_or_write_take_no_more_than_their_places(watched: hostkit.Host, ask: Any) -> None:
     (running,) = found()
     silent = []
@@ -207,6 +231,30 @@ def test_clients_that_never_read_or_write_take_no_more_than_their_places(watched
         for client in silent:
             client.close()
     watched.close()
+
+
+INTRUDER = """
+import socket
+def tried(act):
+    try:
+        return act()
+    except OSError as error:
+        return type(error).__name__
+class P:
+    def execute(self, ctx, path):
+        return [tried(lambda: open(path + ".key").read()), tried(lambda: socket.socket(socket.AF_UNIX).connect(path))]
+"""
+
+
+def test_a_confined_plugin_with_the_network_does_not_get_in(
+    install: Callable[..., str], new_host: Callable[..., hostkit.Host]
+) -> None:
+    """It has neither Unix sockets nor the key."""
+    install("intruder", INTRUDER, manifest="[permissions]\nnetwork = true\n")
+    settings = {"isolation": "process", "sandbox": "standard", "permissions": {"network": True}}
+    host = new_host(admin=True, config={"plugins": {"intruder": settings}})
+    (running,) = found()
+    assert host.execute("intruder", str(running.path)) == ["PermissionError", "PermissionError"]
 
 
 def test_a_host_that_has_ended_is_told(watched: hostkit.Host) -> None:
