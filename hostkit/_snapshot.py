@@ -57,7 +57,7 @@ class Snapshots:
         lane = None if record is None else record.lane
         vitals = NONE if lane is None else lane.backend.vitals()
         found = {**_identity(record, spec), **_place(lane), **_work(record, lane, vitals)}
-        state = self._state(name, record, spec, lane, vitals)
+        state = self._state(name, spec, lane, vitals)
         restarts, breaker = (0, "closed") if record is None else (record.restarts, _breaker(record))
         condition = Condition() if record is None else _condition(record)
         return {
@@ -78,7 +78,7 @@ class Snapshots:
             "cpu": self._cpu(record, lane, vitals),
         }
 
-    def _state(self, name: str, record: Record | None, spec: PluginSpec | None, lane: Lane | None, vitals: Vitals) -> str:
+    def _state(self, name: str, spec: PluginSpec | None, lane: Lane | None, vitals: Vitals) -> str:
         if lane is None:
             if not self._loader.config.enables(name):
                 return "disabled"
