@@ -166,7 +166,7 @@ class Channel:
         if frame.call_id != call_id:
             raise _of_another(frame, call_id)
         if frame.meta:
-            self._take_buffers(frame)
+            self._take_meta(frame)
         return frame
 
     def read(self) -> bool:
@@ -182,7 +182,7 @@ class Channel:
         """Return the next whole frame that has been taken in. Raises ``FrameError``."""
         frame = self._assembler.pop()
         if frame is not None and frame.meta:
-            self._take_buffers(frame)
+            self._take_meta(frame)
         return frame
 
     def ended(self) -> Exception:
@@ -209,7 +209,7 @@ class Channel:
                 if frame.call_id != call_id:
                     raise _of_another(frame, call_id)
                 if frame.meta:
-                    self._take_buffers(frame)
+                    self._take_meta(frame)
                 return frame
             if self._assembler.partial and deadline.passed:
                 raise Late
@@ -237,18 +237,22 @@ class Channel:
             if frame.call_id != owed[0]:
                 raise _of_another(frame, owed[0])
             if frame.meta:
-                self._take_buffers(frame)
+                self._take_meta(frame)
             if frame.kind in (RESULT, ERROR, END):
                 owed.popleft()
             elif frame.kind != ITEM:
                 raise FrameError(f"a frame of kind {frame.kind} as an answer")
         return not owed
 
-    def _take_buffers(self, frame: Frame) -> None:
-        """Give a frame the views of its buffers, and take back what the worker has let go of. Raises ``FrameError``."""
-        if frame.kind != ERROR or b'"freed"' in frame.meta:
-            frame.views = self.link.arena.take(spoken(frame.meta), frame.buffers)
+    def _take_meta(self, frame: Frame) -> None:
+        """Read what a frame says beside its payload: give it the views of its buffers, and take back what the worker has let go of.
+        Raises ``FrameError``."""
+        if frame.kind != ERROR or b'"freed"' in frame.meta or b'"timed"' in frame.meta:
+            said = spoken(frame.meta)
+            frame.views = self.link.arena.take(said, frame.buffers)
             frame.violated = self.link.violation
+            if "timed" in said:
+                frame.timed = said["timed"], self.link.pid
 
     def _is_over(self) -> bool:
         poller = select.poll()

@@ -185,6 +185,34 @@ class Caller:
 _NOBODY = Caller("", "")
 
 
+class Trace:
+    """The trace that a call is part of: ``headers`` go with it, as W3C Trace Context has them. ``times``, where somebody wants them, gets
+    what the call took in each worker that answered: the attempt, what that worker says, and its pid. ``attached`` returns a context
+    manager in which the call is what is going on."""
+
+    __slots__ = ("attached", "headers", "times")
+
+    def __init__(
+        self,
+        headers: Mapping[str, str],
+        times: list[tuple[int, Any, int]] | None = None,
+        attached: Callable[[], Any] | None = None,
+    ) -> None:
+        self.headers = headers
+        self.times = times
+        self.attached = attached
+
+    def beside(self, given: Mapping[str, str] | None) -> Mapping[str, str]:
+        """Return a caller's headers with these; a caller's own trace isn't mixed with this one."""
+        if not given:
+            return self.headers
+        own = any(name.lower() in _TRACE_CONTEXT for name in given)
+        return given if own else {**given, **self.headers}
+
+
+_TRACE_CONTEXT = ("traceparent", "tracestate")
+
+
 class ExecutionContext:
     """What a call knows of itself; the first argument of ``execute``. Read-only for plugins, safe to read from any thread.
 
@@ -205,6 +233,7 @@ class ExecutionContext:
         "_metadata",
         "_request_id",
         "_timeout",
+        "_trace",
     )
 
     def __init__(
@@ -230,6 +259,7 @@ class ExecutionContext:
         self._call_id = 0
         self._caller = _caller
         self._attempt = _attempt
+        self._trace: Trace | None = None
 
     @property
     def request_id(self) -> str:
@@ -254,8 +284,9 @@ class ExecutionContext:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the caller passed along, text to text."""
-        return MappingProxyType(dict(self._headers)) if self._headers else _EMPTY
+        """What the caller passed along, text to text; and, while the host traces calls, ``traceparent``."""
+        found = self._headers if self._trace is None else self._trace.beside(self._headers)
+        return MappingProxyType(dict(found)) if found else _EMPTY
 
     @property
     def metadata(self) -> Mapping[str, Any]:

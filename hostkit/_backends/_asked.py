@@ -112,4 +112,8 @@ def _beside(context: ExecutionContext, default_timeout: float) -> dict[str, Any]
         said["max_retries"] = context._max_retries
     if context._attempt > 1:
         said["attempt"] = context._attempt
+    if context._trace is not None:
+        said.update(context._trace.headers)
+        if context._trace.times is not None:
+            said["timed"] = True
     return said

@@ -140,7 +140,8 @@ class InProcess:
     async def _await(self, context: ExecutionContext, awaitable: Any) -> Any:
         """Wait for the plugin's loop on the running one."""
         assert self._loop is not None
-        future = self._loop.begin(awaitable)
+        begin = self._loop.begin if context._trace is None else _within(context, self._loop.begin)
+        future = begin(awaitable)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), context.remaining())
         except asyncio.CancelledError:
@@ -224,8 +225,10 @@ class InProcess:
     def _items(self, context: ExecutionContext, request: object, shape: Shape) -> Items:
         started = self._started(context, request, shape)
         if self._loaded.kind != ASYNC_GENERATOR:
-            return Items(started.__next__, started.close)
-        return Items(lambda: self._next(context, started), lambda: self._wait(None, started.aclose(), self._grace))
+            items = Items(started.__next__, started.close)
+        else:
+            items = Items(lambda: self._next(context, started), lambda: self._wait(None, started.aclose(), self._grace))
+        return items if context._trace is None else Items(_within(context, items.__next__), _within(context, items.close))
 
     def _next(self, context: ExecutionContext, started: Any) -> Any:
         try:
@@ -389,6 +392,19 @@ def _is_own(error: CallError) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_globals.get("__name__") == __name__ and not isinstance(error, PluginFailed)
+
+
+def _within(context: ExecutionContext, step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step of the plugin's that runs in the call's trace: what a stream's caller does between two of them isn't part of it."""
+    attached = None if context._trace is None else context._trace.attached
+    if attached is None:
+        return step
+
+    def run(*arguments: Any) -> Any:
+        with attached():
+            return step(*arguments)
+
+    return run
 
 
 def _cause(error: BaseException) -> BaseException | None:

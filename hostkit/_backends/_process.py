@@ -32,7 +32,7 @@ from ._account import health_said, info_said
 from ._asked import Asked, hook_call, request_call
 from ._base import OfferedHook
 from ._historic import Historic, TurnPassed
-from ._outcome import Outcome, said_of
+from ._outcome import Outcome, note_times, said_of
 from ._pipeline import Pipeline, Pipelines
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class Process:
         self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._outcome.answer(context, frame, shape)
+        elif context._trace is not None:
+            note_times(context, frame)
 
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncGenerator[Any, None]:
         asked = self._asked(context, request, shape)
@@ -149,6 +151,8 @@ class Process:
         self._finish(channel, context, frame, streaming=True)
         if frame.kind != END:
             yield self._outcome.answer(context, frame, shape)
+        elif context._trace is not None:
+            note_times(context, frame)
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         try:

@@ -81,11 +81,13 @@ class Truncated(FrameError):
 
 class Frame:
     """One frame, taken apart. ``meta``, ``payload`` and ``buffers`` are bytes of their own. In the host ``violated`` ends the worker
-    that sent a frame with buffers, where those turn out to be none."""
+    that sent a frame with buffers, where those turn out to be none; and ``timed``, which most frames don't have, is what the worker
+    says of a call's times, with its pid."""
 
     violated: Callable[[FrameError], Any]
+    timed: tuple[Any, int]
 
-    __slots__ = ("buffers", "call_id", "flags", "kind", "meta", "payload", "timeout", "views", "violated")
+    __slots__ = ("buffers", "call_id", "flags", "kind", "meta", "payload", "timed", "timeout", "views", "violated")
 
     def __init__(self, kind: int, call_id: int, flags: int, timeout: float, meta: bytes, payload: bytes, buffers: bytes) -> None:
         self.kind = kind

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 
-from .._contract import ExecutionContext
+from .._contract import ExecutionContext, Trace
 from . import _failure, _limits
 from ._arena import Arena
 from ._buffers import check_size, read, written
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._frames import Frame
     from ._loaded import LoadedPlugin
     from ._plugin_loop import PluginLoop
+    from ._traced import Traced
 
 # The host holds requests to the operator's limit before it sends them; a frame has its header and meta beside.
 REQUEST_CAP = 1 << 31
@@ -58,6 +59,7 @@ class Server:
         self._running: dict[int, tuple[ExecutionContext, Callable[[], object] | None]] = {}
         # Calls that were given up before they began, oldest first.
         self._given_up: dict[int, None] = {}
+        self._traced: dict[int, Traced] = {}  # the calls that run, of which the host wants to know more
         self._event_loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()  # guards the making of _plugin_loop
         self._plugin_loop: PluginLoop | None = None
@@ -205,6 +207,8 @@ class Server:
             if "freed" in said:
                 self.arena.writer.released(said["freed"])
             _add(context, said)
+            if context._trace is not None or "timed" in said:
+                self._traced[call_id] = _traced(context, said)
         self._running[call_id] = context, stop
         if self._given_up and call_id in self._given_up:
             del self._given_up[call_id]
@@ -222,6 +226,8 @@ class Server:
         """Forget a call that has ended."""
         self._running.pop(call_id, None)
         current.set(None)
+        if self._traced and call_id in self._traced:
+            self._traced.pop(call_id).end()
         if self._cpu_seconds is not None and not self._running:
             _limits.allow_cpu(None)
 
@@ -234,7 +240,7 @@ class Server:
             if close is not None:
                 close()
         round_trip = frame.flags & ROUND_TRIP != 0
-        if codec.carries is not False or self.arena.reader.arrived:
+        if codec.carries is not False or self.arena.reader.arrived or self._traced:
             payload, buffers = encoded(codec, answer, cap=self._cap, most=self.arena.limit, round_trip=round_trip)
             del answer
             return self.packed(kind, frame.call_id, payload, buffers)
@@ -247,8 +253,9 @@ class Server:
         return packed(kind, frame.call_id, payload)
 
     def packed(self, kind: int, call_id: int, payload: bytes, buffers: list[Any]) -> bytes:
-        """Return a frame, with what the host has to know of shared memory."""
-        if not buffers and not self.arena.reader.arrived:
+        """Return a frame, with what the host has to know of shared memory, and of a traced call."""
+        traced = self._traced.get(call_id) if kind != ITEM else None
+        if not buffers and not self.arena.reader.arrived and traced is None:
             return packed(kind, call_id, payload)
         said: dict[str, Any] = {}
         inline = b""
@@ -257,6 +264,8 @@ class Server:
         freed = self.arena.reader.freed()
         if freed:
             said["freed"] = freed
+        if traced is not None:
+            traced.add_times(said)
         return packed(kind, call_id, payload, meta=json.dumps(said).encode() if said else b"", buffers=inline)
 
     def call_hook(self, frame: Frame) -> bytes:
@@ -276,6 +285,8 @@ class Server:
         freed = self.arena.reader.freed()
         if freed:
             said["freed"] = freed
+        if self._traced and call_id in self._traced:
+            self._traced[call_id].add_times(said)
         return packed(ERROR, call_id, meta=json.dumps(said).encode())
 
 
@@ -288,6 +299,14 @@ def _add(context: ExecutionContext, said: dict[str, Any]) -> None:
     context._headers = said.get("headers")
     context._metadata = said.get("metadata")
     context._attempt = said.get("attempt", 1)
+    if "traceparent" in said:
+        context._trace = Trace({name: said[name] for name in ("traceparent", "tracestate") if name in said})
+
+
+def _traced(context: ExecutionContext, said: dict[str, Any]) -> Traced:
+    from ._traced import Traced  # most hosts trace nothing
+
+    return Traced({} if context._trace is None else context._trace.headers, timed="timed" in said)
 
 
 def _is_left(error: BaseException) -> bool:
