@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import select
 import threading
 from collections import deque
@@ -27,6 +28,9 @@ from ._worker._frames import END, ERROR, ITEM, RESULT, Assembler, Frame, FrameEr
 
 if TYPE_CHECKING:
     from ._link import Link
+
+# All that an answer says beside its payload, for most calls of which the worker was asked when they ran.
+_TIMES_ALONE = re.compile(rb'\{"timed": \[([0-9]{1,19}), ([0-9]{1,19})\]\}')
 
 # The most milliseconds that poll takes, with room to spare: eleven days.
 _LONGEST = 1e9
@@ -247,7 +251,10 @@ class Channel:
     def _take_meta(self, frame: Frame) -> None:
         """Read what a frame says beside its payload: give it the views of its buffers, and take back what the worker has let go of.
         Raises ``FrameError``."""
-        if frame.kind != ERROR or b'"freed"' in frame.meta or b'"timed"' in frame.meta:
+        times = _TIMES_ALONE.fullmatch(frame.meta)
+        if times is not None:
+            frame.timed = [int(times[1]), int(times[2])], self.link.pid
+        elif frame.kind != ERROR or b'"freed"' in frame.meta or b'"timed"' in frame.meta:
             said = spoken(frame.meta)
             frame.views = self.link.arena.take(said, frame.buffers)
             frame.violated = self.link.violation

@@ -190,6 +190,8 @@ class Server:
         return decoded(decode, frame.payload, self._buffers(frame)) if frame.meta else decoded(decode, frame.payload)
 
     def _buffers(self, frame: Frame) -> Sequence[memoryview]:
+        if b'"buffers"' not in frame.meta:
+            return ()
         said = json.loads(frame.meta)
         return self.arena.views(said["buffers"], frame.buffers) if "buffers" in said else ()
 
@@ -255,8 +257,8 @@ class Server:
     def packed(self, kind: int, call_id: int, payload: bytes, buffers: list[Any]) -> bytes:
         """Return a frame, with what the host has to know of shared memory, and of a traced call."""
         traced = self._traced.get(call_id) if kind != ITEM else None
-        if not buffers and not self.arena.reader.arrived and traced is None:
-            return packed(kind, call_id, payload)
+        if not buffers and not self.arena.reader.arrived:
+            return packed(kind, call_id, payload, meta=b"" if traced is None else traced.meta())
         said: dict[str, Any] = {}
         inline = b""
         if buffers:
@@ -265,7 +267,7 @@ class Server:
         if freed:
             said["freed"] = freed
         if traced is not None:
-            traced.add_times(said)
+            said.update(traced.times())
         return packed(kind, call_id, payload, meta=json.dumps(said).encode() if said else b"", buffers=inline)
 
     def call_hook(self, frame: Frame) -> bytes:
@@ -286,7 +288,7 @@ class Server:
         if freed:
             said["freed"] = freed
         if self._traced and call_id in self._traced:
-            self._traced[call_id].add_times(said)
+            said.update(self._traced[call_id].times())
         return packed(ERROR, call_id, meta=json.dumps(said).encode())
 
 

@@ -26,10 +26,14 @@ class Traced:
         self._timed = timed
         self._detach = _attached(headers) if headers else None
 
-    def add_times(self, said: dict[str, Any]) -> None:
-        """Tell the host, where it wants to know, when the call began, in nanoseconds since the epoch, and how many it took until now."""
-        if self._timed:
-            said["timed"] = [self._at, perf_counter_ns() - self._began]
+    def times(self) -> dict[str, Any]:
+        """Return what to tell the host, where it wants to know: when the call began, in nanoseconds since the epoch, and how many it
+        has taken until now."""
+        return {"timed": [self._at, perf_counter_ns() - self._began]} if self._timed else {}
+
+    def meta(self) -> bytes:
+        """Return the same as the meta of a frame that has nothing else to tell."""
+        return b'{"timed": [%d, %d]}' % (self._at, perf_counter_ns() - self._began) if self._timed else b""
 
     def end(self) -> None:
         """The call has ended."""
