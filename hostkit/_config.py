@@ -187,10 +187,20 @@ class LoguruConfig(Model):
     """Each call as one record of the log, with its plugin, request id, outcome and seconds bound to it."""
 
 
+class OtelConfig(Model):
+    """What OpenTelemetry's global providers are told: a span for each call, metrics, and each event as a log record. Where all that goes
+    is the application's to say, and ``OTEL_*`` variables'."""
+
+    traces: bool = True
+    metrics: bool = True
+    logs: bool = True
+
+
 class ExportersConfig(Model):
     """Who is told of calls, beside the log and the subscribers of events. Nobody, unless a table is there."""
 
     loguru: Annotated[LoguruConfig | None, Off] = None
+    otel: Annotated[OtelConfig | None, Off] = None
 
 
 class HostConfig(Model):

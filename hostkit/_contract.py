@@ -187,15 +187,15 @@ _NOBODY = Caller("", "")
 
 class Trace:
     """The trace that a call is part of: ``headers`` go with it, as W3C Trace Context has them. ``times``, where somebody wants them, gets
-    what the call took in each worker that answered: the attempt, what that worker says, and its pid. ``attached`` returns a context
-    manager in which the call is what is going on."""
+    what each worker that answered says: the attempt, when it began, in nanoseconds since the epoch, how many it took, and its pid.
+    ``attached`` returns a context manager in which the call is what is going on."""
 
     __slots__ = ("attached", "headers", "times")
 
     def __init__(
         self,
         headers: Mapping[str, str],
-        times: list[tuple[int, Any, int]] | None = None,
+        times: list[tuple[int, int, int, int]] | None = None,
         attached: Callable[[], Any] | None = None,
     ) -> None:
         self.headers = headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from ._contract import HealthStatus, PluginInfo
@@ -60,10 +61,12 @@ class PluginHandle(Generic[Req, Resp]):
         an isolated one that goes on longer than ``cancel_grace`` costs its worker.
         """
 
+        around = copy_context()  # a trace goes on there, and what else the caller has
+
         def call(future: CallFuture) -> Resp:
             context = self._context(options)
             future.on_cancel(lambda: self._record.cancel(context))
-            answer: Resp = self._record.front.call(context, request, self._shape)
+            answer: Resp = around.run(self._record.front.call, context, request, self._shape)
             return answer
 
         return self._host.submitter.submit(call)

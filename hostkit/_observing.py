@@ -43,14 +43,15 @@ class Failure:
 class Call:
     """One call that is watched. ``outcome``, ``seconds`` and ``failure`` are there once it has ended.
 
-    ``verb`` is ``execute``, ``stream`` or ``hook``; ``isolation`` is where the plugin ran when the call began, empty if it wasn't loaded;
-    ``at`` is ``time.time()``; ``notes`` is for observers, one key each.
+    ``verb`` is ``execute``, ``stream`` or ``hook``, of which ``hook`` is the function's name; ``isolation`` is where the plugin ran when
+    the call began, or, if it wasn't loaded then, when it ended; ``at`` is ``time.time()``; ``notes`` is for observers, one key each.
     """
 
-    __slots__ = ("at", "began", "context", "failure", "isolation", "notes", "outcome", "plugin", "seconds", "verb")
+    __slots__ = ("at", "began", "context", "failure", "hook", "isolation", "notes", "outcome", "plugin", "seconds", "verb")
 
-    def __init__(self, plugin: str, context: ExecutionContext, verb: str, isolation: str) -> None:
+    def __init__(self, plugin: str, context: ExecutionContext, verb: str, isolation: str, hook: str = "") -> None:
         self.plugin = plugin
+        self.hook = hook
         self.context = context
         self.verb = verb
         self.isolation = isolation
@@ -133,14 +134,15 @@ class Observed:
         self.observers = tuple(observers)
         self._record = record
 
-    def _begin(self, context: ExecutionContext, verb: str) -> Call:
-        call = Call(self._record.name, context, verb, self._record.isolation)
+    def _begin(self, context: ExecutionContext, verb: str, hook: str = "") -> Call:
+        call = Call(self._record.name, context, verb, self._record.isolation, hook)
         for observer in self.observers:
             observer.began(call)
         return call
 
     def _end(self, call: Call) -> None:
         call.seconds = perf_counter() - call.began
+        call.isolation = call.isolation or self._record.isolation
         self.meter.add(call.outcome, call.seconds)
         for observer in self.observers:
             observer.ended(call)
@@ -197,7 +199,7 @@ class Observed:
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         """Call one hook implementation."""
-        call = self._begin(context, "hook")
+        call = self._begin(context, "hook", name)
         try:
             return self._record.call_hook(context, name, arguments, crossing)
         except BaseException as error:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 import hostkit
 from hostkit import ConfigError, HostConfig, PluginConfig, _schemas
-from hostkit._config import AuditConfig, Defaults, DiscoveryConfig, LockConfig, TemplateConfig
+from hostkit._config import AuditConfig, Defaults, DiscoveryConfig, ExportersConfig, LockConfig, TemplateConfig
 from hostkit._reading import load
 
 
@@ -687,6 +687,7 @@ def test_the_reference_has_every_key_with_its_default():
         | dict(keys_of(TemplateConfig, "template."))
         | dict(keys_of(AuditConfig, "audit."))
         | dict(keys_of(LockConfig, "lock."))
+        | dict(keys_of(ExportersConfig, "exporters."))
     )
     assert rows.keys() == expected.keys()
     for key, default in expected.items():

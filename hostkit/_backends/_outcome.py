@@ -84,10 +84,17 @@ class Outcome:
 
 
 def note_times(context: ExecutionContext, frame: Frame) -> None:
-    """Keep what a worker says of the times of a traced call, as it says it: whoever reads it must not believe it."""
+    """Keep what a worker says of the times of a traced call, if these are times: they may be any, and nobody must believe them."""
     times = None if context._trace is None else context._trace.times
-    if times is not None and frame.meta and hasattr(frame, "timed"):
-        times.append((context._attempt, *frame.timed))
+    if times is None or not frame.meta or not hasattr(frame, "timed"):
+        return
+    said, pid = frame.timed
+    if type(said) is list and len(said) == 2 and all(type(number) is int and 0 <= number < _MOST_TIME for number in said):
+        times.append((context._attempt, said[0], said[1], pid))
+
+
+# Nanoseconds since the epoch fit into 63 bits until the year 2262.
+_MOST_TIME = 1 << 63
 
 
 def said_of(meta: bytes) -> Mapping[str, Any]:

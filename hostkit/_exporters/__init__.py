@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .._errors import ConfigError
 from ._base import Exporter, Source
 
 
@@ -14,9 +15,19 @@ def _loguru(config: Any, source: Source) -> Exporter:  # Any: each factory takes
     return Loguru(config, source)
 
 
+def _otel(config: Any, source: Source) -> Exporter:
+    try:
+        from ._otel import Otel
+    except ImportError as error:
+        text = "[exporters.otel] needs OpenTelemetry's API, which isn't installed: pip install 'hostkit[otel]'"
+        raise ConfigError(text) from error
+    return Otel(config, source)
+
+
 # By the name of the table in ``[exporters]``. A factory raises ``ConfigError`` where what it needs isn't installed.
 EXPORTERS: dict[str, Callable[[Any, Source], Exporter]] = {
     "loguru": _loguru,
+    "otel": _otel,
 }
 
 __all__ = ["EXPORTERS", "Exporter", "Source"]
