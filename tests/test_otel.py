@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -182,6 +183,29 @@ def test_each_call_is_a_span_below_the_applications_own(install, traced_host, to
         assert worker.parent.span_id == span.context.span_id
         assert worker.attributes["process.pid"] != os.getpid()
         assert span.start_time <= worker.start_time <= worker.end_time <= span.end_time
+
+
+def test_tasks_that_call_at_the_same_time_keep_their_traces_apart(install, traced_host, told, isolation):
+    install("echo", ECHO)
+    host = traced_host(isolation)
+
+    async def one():
+        with application_span() as application:
+            answer = await host.aexecute("echo", {})
+            return application.span_id, answer["headers"]["traceparent"].split("-")[2]
+
+    async def many():
+        return await asyncio.gather(*(one() for _ in range(40)))
+
+    seen = asyncio.run(many())
+    host.close()
+    calls = [span for span in told.spans("echo/execute") if span.kind is not SpanKind.SERVER]
+    assert sorted(seen) == sorted((span.parent.span_id, f"{span.context.span_id:016x}") for span in calls)
+    inside = told.spans(kind=SpanKind.SERVER)
+    assert len(inside) == 40 * in_isolation(isolation)
+    assert all(before.end_time <= after.start_time for before, after in itertools.pairwise(inside)), (
+        "a worker has one call at a time"
+    )
 
 
 class Specs:
