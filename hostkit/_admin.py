@@ -58,6 +58,7 @@ class Verbs:
             "drain": self._drain,
             "resume": self._restart,
             "restart": self._restart,
+            "metrics": self._metrics,
         }
 
     def answer(self, verb: str, arguments: Mapping[str, Any]) -> Any:  # Any: JSON data
@@ -117,6 +118,9 @@ class Verbs:
         self._told("restart", name)
         self._host.reload(name)
         return f"{name} was started anew"
+
+    def _metrics(self) -> dict[str, str]:
+        return {"text": self._host.metrics()}
 
     def _told(self, verb: str, about: str) -> None:
         tell("INFO", f"an operator asked by the admin socket: {verb} {on_one_line(about[:200])}")

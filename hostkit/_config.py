@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ._fields import Count, Duration, Isolation, Model, Module, Name, Resources, Variable
+from ._fields import Address, Count, Duration, Isolation, Model, Module, Name, Resources, Variable
 from ._names import normalized
 from ._permissions import Permissions
 
@@ -183,8 +183,30 @@ class LockConfig(Model):
     include: list[Name] = Field(default=[])
 
 
+Level = Literal["TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL"]
+
+
+class LevelsConfig(Model):
+    """The level of a call's record: of one that was answered; of one that was ``refused`` before it reached its plugin, or given up by its
+    caller; of one that the plugin ``failed``; and of one that was ``lost`` with its worker, or ended in what nobody expected."""
+
+    ok: Level = "DEBUG"
+    refused: Level = "DEBUG"
+    failed: Level = "WARNING"
+    lost: Level = "ERROR"
+
+
 class LoguruConfig(Model):
     """Each call as one record of the log, with its plugin, request id, outcome and seconds bound to it."""
+
+    calls: Literal["all", "failed"] = "all"
+    levels: LevelsConfig = LevelsConfig()
+
+
+class PrometheusConfig(Model):
+    """Metrics in Prometheus' format: the text of ``host.metrics()``, and at an address if one is named."""
+
+    listen: Annotated[Address | None, Off] = None
 
 
 class OtelConfig(Model):
@@ -201,6 +223,7 @@ class ExportersConfig(Model):
 
     loguru: Annotated[LoguruConfig | None, Off] = None
     otel: Annotated[OtelConfig | None, Off] = None
+    prometheus: Annotated[PrometheusConfig | None, Off] = None
 
 
 class HostConfig(Model):

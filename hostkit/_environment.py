@@ -19,7 +19,7 @@ from ._names import normalized
 from ._parsing import Unreadable, value
 
 _PREFIX, _SEPARATOR = "HOSTKIT_", "__"
-_TABLES = ("audit", "defaults", "discovery", "lock", "plugins", "template")
+_TABLES = ("audit", "defaults", "discovery", "exporters", "lock", "plugins", "template")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ._log import on_one_line, tell
@@ -314,8 +314,8 @@ class Events:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Write an event to the log and tell the subscribers."""
-        tell(event.level, str(event), plugin=event.plugin)
+        """Write an event to the log, with its fields bound to the record, and tell the subscribers."""
+        tell(event.level, str(event), plugin=event.plugin, event=type(event).__name__, **_bound(event))
         for subscriber in self._subscribers:
             try:
                 subscriber(event)
@@ -323,3 +323,20 @@ class Events:
                 if is_interrupt(error):
                     raise
                 tell("ERROR", f"a subscriber of events raised {type_name(error)}: {message(error)}")
+
+
+# Characters of one text that is bound to a record, and items of one list.
+_MOST, _MOST_ITEMS = 1000, 100
+
+
+def _bound(event: Event) -> dict[str, Any]:  # Any: plain data
+    """Return what an event says of itself, as plain data in which nothing forges or paints."""
+    return {each.name: _plain(getattr(event, each.name)) for each in fields(event) if each.repr and each.name != "plugin"}
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value[:_MOST_ITEMS]]
+    return on_one_line(str(value))[:_MOST]

@@ -69,6 +69,7 @@ Isolation = Annotated[
     WithJsonSchema({"enum": ["none", "auto", "process", True, False, None]}),
 ]
 
+_ADDRESS = re.compile(r"(?:(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z._-]+):)?([0-9]{1,5})", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -78,6 +79,17 @@ def _variable(text: str) -> str:
     return text
 
 
+def _text_of_port(value: object) -> object:
+    return str(value) if type(value) is int else value
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[2]) > 0xFFFF:
+        raise ValueError('expected "HOST:PORT" or "PORT", such as "127.0.0.1:9464"; an IPv6 address stands in [brackets]')
+    return f"{match[1] or '127.0.0.1'}:{int(match[2])}"
+
+
 def _module(text: str) -> str:
     if not all(part.isidentifier() for part in text.split(".")):
         raise ValueError("expected the name of a module")
@@ -85,6 +97,11 @@ def _module(text: str) -> str:
 
 
 Variable = Annotated[str, AfterValidator(_variable), WithJsonSchema({"type": "string", "pattern": f"^{_VARIABLE.pattern}$"})]
+# Where something listens: in this machine only, unless another address is named.
+_ADDRESS_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": f"^{_ADDRESS.pattern}$"}, {"type": "integer", "minimum": 0, "maximum": 0xFFFF}]
+}
+Address = Annotated[str, BeforeValidator(_text_of_port), AfterValidator(_address), WithJsonSchema(_ADDRESS_SCHEMA)]
 Module = Annotated[str, AfterValidator(_module), WithJsonSchema({"type": "string", "pattern": r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"})]
 _NAME_SCHEMA = {"type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"}
 Name = Annotated[str, AfterValidator(checked_name), WithJsonSchema(_NAME_SCHEMA)]

@@ -111,6 +111,11 @@ class Host(_Around):
         """How the audit log is doing: where it is, the last entry that this host wrote, how many it could not write and why."""
         return self._loader.audit.state
 
+    def metrics(self) -> str:
+        """Return everything that is counted, in Prometheus' text format. Raises ``ConfigError`` unless the configuration has
+        ``[exporters.prometheus]``, which needs ``hostkit[prometheus]``."""
+        return self._loader.telemetry.metrics()
+
     @property
     def specs(self) -> dict[str, PluginSpec]:
         """What is installed now and counts by ``[discovery]``, by name, sorted; nothing is imported. A broken plugin is a row with its

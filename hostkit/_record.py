@@ -65,6 +65,7 @@ class Record:
         self.restarts = 0  # workers that died, or had to be replaced
         self.spent = 0.0  # CPU seconds of workers of lanes that have ended
         self.front: Walks = self  # where calls begin: here, or at who watches them
+        self.tells = True  # of calls that fail, in the log; else who watches does, who knows more of them
         self._policies = Policies(config, on_change=self._breaker_changed)
         self.breaker = self._policies.breaker
         self._events = events
@@ -348,6 +349,8 @@ class Record:
         return self._halted.is_set()
 
     def _tell(self, error: CallError) -> None:
+        if not self.tells:
+            return
         level = "DEBUG" if isinstance(error, Rejected) else "WARNING"
         tell(level, f"{type(error).__name__}: {error}", plugin=self.name, request_id=error.request_id, phase=error.phase)
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._config import ExportersConfig
+from ._errors import ConfigError
 from ._events import Event, Events
-from ._exporters import EXPORTERS, Exporter, Source
+from ._exporters import EXPORTERS, Exporter, Exposition, Source
 from ._log import tell
 from ._meter import Meter
 from ._observing import Call, Observed, Observer
@@ -95,12 +96,20 @@ class Telemetry:
         """The exporters that there are."""
         return list(self._deliveries.values())
 
+    def metrics(self) -> str:
+        """Return the metrics in Prometheus' text format. Raises ``ConfigError`` where nobody asked for them."""
+        for delivery in self.deliveries:
+            if isinstance(delivery.exporter, Exposition):
+                return delivery.exporter.text()
+        raise ConfigError("there are no metrics: [exporters.prometheus] isn't in the configuration (or this host is closed)")
+
     def _put_in_front(self, records: Iterable[Record]) -> None:
         """Let calls of these plugins go by their observers, or by nobody. What a meter has counted it keeps. The caller holds the lock."""
         observers: list[Observer] = [*([] if self.history is None else [self.history]), *self._deliveries.values()]
         for record in records:
             meter = record.front.meter if isinstance(record.front, Observed) else Meter()
             record.front = Observed(record, meter, observers) if self.on else record
+            record.tells = "loguru" not in self._deliveries
 
     def _listen(self) -> None:
         if self._unsubscribe is None and self.on:

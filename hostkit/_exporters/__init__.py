@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._errors import ConfigError
-from ._base import Exporter, Source
+from ._base import Exporter, Exposition, Source
 
 
 def _loguru(config: Any, source: Source) -> Exporter:  # Any: each factory takes its own table of ExportersConfig
@@ -24,10 +24,19 @@ def _otel(config: Any, source: Source) -> Exporter:
     return Otel(config, source)
 
 
+def _prometheus(config: Any, source: Source) -> Exporter:
+    try:
+        from ._prometheus import Prometheus
+    except ModuleNotFoundError as error:
+        raise ConfigError("[exporters.prometheus] needs prometheus_client: pip install 'hostkit[prometheus]'") from error
+    return Prometheus(config, source)
+
+
 # By the name of the table in ``[exporters]``. A factory raises ``ConfigError`` where what it needs isn't installed.
 EXPORTERS: dict[str, Callable[[Any, Source], Exporter]] = {
     "loguru": _loguru,
     "otel": _otel,
+    "prometheus": _prometheus,
 }
 
-__all__ = ["EXPORTERS", "Exporter", "Source"]
+__all__ = ["EXPORTERS", "Exporter", "Exposition", "Source"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from .._events import Event
 from .._observing import Call
@@ -18,6 +18,15 @@ class Source(Protocol):
 
     def snapshot(self) -> dict[str, Any]:  # Any: JSON data
         """Return everything that is known of the host now, as ``_snapshot`` draws it."""
+        ...
+
+
+@runtime_checkable
+class Exposition(Protocol):
+    """An exporter whose metrics can be asked for."""
+
+    def text(self) -> str:
+        """Return every metric as it is now, in Prometheus' text format."""
         ...
 
 

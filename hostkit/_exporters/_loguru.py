@@ -1,36 +1,82 @@
-"""Tell of calls in the log: one structured record each."""
+"""Tell of calls in the log: one structured record each, for sinks that serialize. Events are there without it."""
 
 from __future__ import annotations
 
+from functools import cache
+
+from .. import _errors
 from .._config import LoguruConfig
+from .._errors import CallCancelled, Rejected, WorkerLost
 from .._events import Event
-from .._log import tell
+from .._log import on_one_line, tell
 from .._observing import Call
 from ._base import Source
 
 
 class Loguru:
-    """Writes to loguru, where the application's sinks are. Events are in the log already."""
+    """Writes to loguru, where the application's sinks are."""
 
     wants_calls = True
 
     def __init__(self, config: LoguruConfig, source: Source) -> None:
-        del config, source
+        self._only_failed = config.calls == "failed"
+        self._levels = config.levels
+        self._app = source.app
 
     def began(self, call: Call) -> None:
-        del call
+        """Do nothing."""
 
     def ended(self, call: Call) -> None:
-        del call
+        """Do nothing."""
 
     def call(self, call: Call) -> None:
-        level = "DEBUG" if call.failure is None else "WARNING"
-        text = f"plugin {call.plugin!r}: {call.verb} {call.outcome} in {call.seconds:.6f} s"
-        more = {"outcome": call.outcome, "seconds": call.seconds, "verb": call.verb, "isolation": call.isolation}
-        tell(level, text, plugin=call.plugin, request_id=call.context.request_id, **more)
+        """Write one record."""
+        if self._only_failed and call.failure is None:
+            return
+        level = getattr(self._levels, _kind(call.outcome))
+        context = call.context
+        tell(level, _said(call), plugin=call.plugin, request_id=context.request_id, app=self._app, **_fields(call))
 
     def event(self, event: Event) -> None:
-        del event
+        """Do nothing: whoever decided it has written it to the log."""
 
     def close(self, timeout: float) -> None:
-        del timeout
+        """Do nothing: the sinks are the application's."""
+
+
+@cache
+def _kind(outcome: str) -> str:
+    """Return which of the configured levels an outcome has."""
+    if outcome == "ok":
+        return "ok"
+    error = getattr(_errors, outcome, None)
+    if outcome == "Interrupted" or (error is not None and issubclass(error, (Rejected, CallCancelled))):
+        return "refused"
+    return "lost" if error is None or issubclass(error, WorkerLost) else "failed"
+
+
+def _said(call: Call) -> str:
+    if call.failure is not None:
+        return f"{call.outcome}: {call.failure.message}"  # as the record that a host has without this
+    return f"{call.verb} of plugin {call.plugin!r} answered in {call.seconds * 1000:.3f} ms"
+
+
+def _fields(call: Call) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "verb": call.verb,
+        "outcome": call.outcome,
+        "at": call.at,
+        "seconds": round(call.seconds, 9),
+        "isolation": call.isolation,
+        "attempt": call.context.attempt,
+    }
+    failure = call.failure
+    if failure is not None:
+        fields |= {
+            "error": on_one_line(failure.kind.removeprefix("hostkit._errors.")),
+            "why": on_one_line(failure.message),
+            "phase": failure.phase,
+        }
+        if failure.remote_type:
+            fields["remote_type"] = on_one_line(failure.remote_type)
+    return fields
