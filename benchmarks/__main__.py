@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Several processes take part in these: they run on one CPU, and on all.
 _BOTH_WAYS = ("transports", "roundtrip", "steps", "throughput", "tasks")
-_SECTIONS = ("inprocess", "policies", *_BOTH_WAYS, "toggle", "faults", "start", "discovery", "imports", "bigdata")
+_SECTIONS = ("inprocess", "policies", "exporters", *_BOTH_WAYS, "toggle", "faults", "start", "discovery", "imports", "bigdata")
 
 
 def main() -> None:

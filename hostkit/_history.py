@@ -41,7 +41,7 @@ class Ring:
 
 
 class History:
-    """The rings of one host. An observer of calls. Thread-safe."""
+    """The rings of one host. It is told of calls that failed. Thread-safe."""
 
     def __init__(self) -> None:
         self.events = Ring(_EVENTS)
@@ -66,9 +66,6 @@ class History:
                     del rings[next(iter(rings))]
                 ring = rings[plugin] = Ring(most)
             return ring
-
-    def began(self, call: Call) -> None:
-        """Note nothing."""
 
     def ended(self, call: Call) -> None:
         """Note what went wrong."""

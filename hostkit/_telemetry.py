@@ -20,7 +20,7 @@ from ._events import Event, Events
 from ._exporters import EXPORTERS, Exporter, Exposition, Source
 from ._log import tell
 from ._meter import Meter
-from ._observing import Call, Observed, Observer
+from ._observing import Call, Observed
 from ._outlet import Outlet
 from ._worker._failure import is_interrupt, message, type_name
 
@@ -105,10 +105,11 @@ class Telemetry:
 
     def _put_in_front(self, records: Iterable[Record]) -> None:
         """Let calls of these plugins go by their observers, or by nobody. What a meter has counted it keeps. The caller holds the lock."""
-        observers: list[Observer] = [*([] if self.history is None else [self.history]), *self._deliveries.values()]
+        observers = [delivery for delivery in self._deliveries.values() if delivery.told]
+        mourners = [] if self.history is None else [self.history]
         for record in records:
             meter = record.front.meter if isinstance(record.front, Observed) else Meter()
-            record.front = Observed(record, meter, observers) if self.on else record
+            record.front = Observed(record, meter, observers, mourners) if self.on else record
             record.tells = "loguru" not in self._deliveries
 
     def _listen(self) -> None:
@@ -119,7 +120,8 @@ class Telemetry:
         if self.history is not None:
             self.history.event(event)
         for delivery in self._deliveries.values():
-            delivery.event(event)
+            if delivery.told:
+                delivery.event(event)
 
     def close(self) -> None:
         """Tell what is left, and watch nothing any more. Idempotent."""
@@ -147,6 +149,7 @@ class Delivery:
     def __init__(self, name: str, exporter: Exporter) -> None:
         self.name = name
         self.exporter = exporter
+        self.told = not isinstance(exporter, Exposition)  # that one is asked
         self._wants_calls = exporter.wants_calls
         self._outlet: Outlet[Call | Event] = Outlet(f"export-{name}", self._tell)
         self._complained = False

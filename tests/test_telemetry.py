@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +13,8 @@ from hostkit import _exporters
 from hostkit._config import HostConfig, LoguruConfig
 from hostkit._errors import Busy, WorkerCrashed
 from hostkit._events import Event
-from hostkit._observing import Call, outcome_of
+from hostkit._meter import Meter
+from hostkit._observing import Call, Observed, outcome_of
 
 PLUGIN = """
 import time
@@ -225,3 +227,30 @@ def test_hooks_are_told(install: Callable[..., str], new_host: Callable[..., hos
     host.load("greeter")
     assert host.hook.greet(name="you") == ["you"]
     until(lambda: [(call.verb, call.outcome) for call in spy.calls] == [("hook", "ok")])
+
+
+class Answering:
+    """A record whose calls fail if they are asked to."""
+
+    name, isolation = "calc", "none"
+
+    def call(self, context: Any, request: object, shape: Any) -> Any:
+        if request == "fail":
+            raise ValueError("no")
+        return request
+
+
+def test_who_mourns_is_told_of_calls_that_failed_only_and_the_meter_of_all() -> None:
+    told: list[Call] = []
+    mourner: Any = type("Mourner", (), {"ended": staticmethod(told.append)})
+    record: Any = Answering()
+    front, nothing = Observed(record, Meter(), [], [mourner]), cast("Any", None)
+    before = time.time()
+    assert front.call(nothing, "fine", nothing) == "fine"
+    with pytest.raises(ValueError, match="no"):
+        front.call(nothing, "fail", nothing)
+    (call,) = told
+    assert (call.outcome, call.verb, call.isolation) == ("Other", "execute", "none")
+    assert before <= call.at <= time.time()
+    assert 0.0 < call.seconds < 10.0
+    assert front.meter.reading().outcomes == {"ok": 1, "Other": 1}

@@ -23,7 +23,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Exposition(Protocol):
-    """An exporter whose metrics can be asked for."""
+    """An exporter that is asked, and never told of calls and events."""
 
     def text(self) -> str:
         """Return every metric as it is now, in Prometheus' text format."""
