@@ -120,5 +120,6 @@ def _scrapes(rounds: int, turn: float) -> Section:
             where = "in-process" if isolation == "none" else "isolated"
             peers.append(Peer(f"{number} plugins, {where}", timeit.Timer(host.metrics).timeit))
             peers.append(Peer(f"    of which the snapshot of {number} {where}", timeit.Timer(source.snapshot).timeit))
-        section.measured(interleave(peers, rounds=rounds, turn=turn))
+        meter = Meter()
+        section.measured(interleave(peers, rounds=rounds, turn=turn, meter=meter), beside=meter.found)
     return section

@@ -189,7 +189,8 @@ class Delivery:
         outlet = self._outlet
         stuck = outlet.stuck_for
         trouble = f"stuck for {stuck:.0f} s" if stuck > _STUCK else outlet.trouble
-        return {"name": self.name, "sent": outlet.sent, "dropped": outlet.dropped, "waiting": outlet.waiting, "trouble": trouble}
+        sent = self.exporter.asked if isinstance(self.exporter, Exposition) else outlet.sent
+        return {"name": self.name, "sent": sent, "dropped": outlet.dropped, "waiting": outlet.waiting, "trouble": trouble}
 
     def close(self, timeout: float) -> None:
         """Tell what waits, and let go of the exporter. Idempotent."""

@@ -23,7 +23,9 @@ class Source(Protocol):
 
 @runtime_checkable
 class Exposition(Protocol):
-    """An exporter that is asked, and never told of calls and events."""
+    """An exporter that is asked, ``asked`` times so far, and never told of calls and events."""
+
+    asked: int
 
     def text(self) -> str:
         """Return every metric as it is now, in Prometheus' text format."""

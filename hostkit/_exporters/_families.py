@@ -191,7 +191,13 @@ def _of_host() -> list[Metric]:
 def _of_exporters() -> list[Metric]:
     each = ("app", "exporter")
     return [
-        CounterMetricFamily("hostkit_exporter_sent", "Calls and events that an exporter has passed on.", labels=each),
-        CounterMetricFamily("hostkit_exporter_dropped", "Calls and events that it had no room for, or that failed.", labels=each),
-        GaugeMetricFamily("hostkit_exporter_waiting", "Calls and events that wait for it.", labels=each),
+        CounterMetricFamily(
+            "hostkit_exporter_sent",
+            "Calls and events that were passed on; of prometheus, how often it was read.",
+            labels=each,
+        ),
+        CounterMetricFamily(
+            "hostkit_exporter_dropped", "Calls and events that an exporter had no room for, or that failed.", labels=each
+        ),
+        GaugeMetricFamily("hostkit_exporter_waiting", "Calls and events that wait for an exporter.", labels=each),
     ]

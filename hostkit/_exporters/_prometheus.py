@@ -24,6 +24,7 @@ class Prometheus:
     wants_calls = False
 
     def __init__(self, config: PrometheusConfig, source: Source) -> None:
+        self.asked = 0
         self._source = source
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -31,7 +32,9 @@ class Prometheus:
 
     def collect(self) -> Iterable[Metric]:
         """Return every metric as it is now."""
-        return families(self._source.snapshot())
+        found = families(self._source.snapshot())
+        self.asked += 1
+        return found
 
     def text(self) -> str:
         """Return every metric in Prometheus' text format."""
