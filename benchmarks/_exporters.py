@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import timeit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 from loguru import logger
@@ -29,7 +29,7 @@ _WATCHED: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "loguru, hostkit's log disabled": (_LOGURU, False, False),
     "loguru, failed calls only, enabled": ({"loguru": {"calls": "failed"}}, False, True),
     "loguru, to a sink that does nothing": (_LOGURU, False, True),
-    "otel": (_OTEL, False, False),
+    "otel, to an SDK that exports to nobody": (_OTEL, False, False),
     "all of them": ({**_PROMETHEUS, **_LOGURU, **_OTEL}, True, True),
 }
 # Calls before what they left in the queues is written, outside of the time that counts: fewer than a queue holds.
@@ -47,14 +47,15 @@ def _calls(isolation: str, rounds: int, turn: float) -> Section:
     meter = Meter()
     with ExitStack() as hosts:
         hosts.enter_context(_sink())
+        traced = _traced()
         peers = []
         for number, (name, (tables, admin, enabled)) in enumerate(_WATCHED.items()):
-            there = tables if _can_trace() else {key: table for key, table in tables.items() if key != "otel"}
+            there = tables if traced is not None else {key: table for key, table in tables.items() if key != "otel"}
             if tables and not there:
-                section.missing(name, "opentelemetry isn't installed")
+                section.missing(name, "no such exporter, or OpenTelemetry's SDK isn't installed")
                 continue
             host = hosts.enter_context(Host(f"benchmarks{number}", config={"exporters": there}, admin=admin))
-            peers.append(Peer(name, _turns(host, _call(host, isolation), enabled=enabled)))
+            peers.append(Peer(name, _turns(host, _call(host, isolation), traced if "otel" in there else None, enabled=enabled)))
         found = interleave(peers, rounds=rounds, turn=turn, meter=meter)
     plain, columns = found[_OFF], {name: dict(columns) for name, columns in meter.found.items()}
     for name, figures in found.items():
@@ -63,8 +64,29 @@ def _calls(isolation: str, rounds: int, turn: float) -> Section:
     return section
 
 
-def _can_trace() -> bool:
-    return "otel" in ExportersConfig.model_fields and importlib.util.find_spec("opentelemetry") is not None
+@cache
+def _traced() -> Callable[[], object] | None:
+    """Have OpenTelemetry's SDK keep every span and metric, and pass them on to nobody; return what ends with nothing waiting."""
+    if "otel" not in ExportersConfig.model_fields:
+        return None
+    try:
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    except ImportError:
+        return None
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: object) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere(), max_queue_size=2 * _AT_ONCE))
+    trace.set_tracer_provider(provider)
+    metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+    return provider.force_flush
 
 
 @contextmanager
@@ -90,7 +112,7 @@ def _call(host: Host, isolation: str) -> timeit.Timer:
     return timeit.Timer("execute(request)", globals={"execute": handle.execute, "request": request})
 
 
-def _turns(host: Host, call: timeit.Timer, *, enabled: bool) -> Callable[[int], float]:
+def _turns(host: Host, call: timeit.Timer, flush: Callable[[], object] | None, *, enabled: bool) -> Callable[[int], float]:
     """Return what makes so many calls, and what they left for exporters' threads is done by its end: other peers don't pay for it."""
 
     def run(number: int) -> float:
@@ -101,6 +123,8 @@ def _turns(host: Host, call: timeit.Timer, *, enabled: bool) -> Callable[[int], 
             number -= _AT_ONCE
             for delivery in host._loader.telemetry.deliveries:
                 delivery._outlet.flush(10.0)
+            if flush is not None:
+                flush()
         return seconds
 
     return run
