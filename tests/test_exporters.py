@@ -6,8 +6,12 @@ import json
 import pytest
 from loguru import logger
 
-from hostkit import BreakerChanged, CallTimeout, ConfigError, HostTampered, PluginFailed
+from hostkit import BreakerChanged, CallTimeout, ConfigError, ExecutionContext, HostTampered, PluginFailed
+from hostkit._config import LoguruConfig
+from hostkit._contract import Trace
 from hostkit._events import Events, PluginLoaded
+from hostkit._exporters._loguru import Loguru
+from hostkit._observing import Call
 
 SOURCE = """
 class P:
@@ -123,6 +127,18 @@ def test_streams_tasks_and_submitted_calls_are_told_alike(telling, install, log)
         ("calc", "execute", "ok"),
         ("calc", "execute", "ok"),
     ]
+
+
+def test_a_call_that_is_traced_has_its_trace_in_the_log(log):
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    source = type("Source", (), {"app": "demo", "snapshot": dict})()
+    for parent in (f"00-{trace}-{span}-01", "forged\n"):
+        context = ExecutionContext("r-5")
+        context._trace = Trace({"traceparent": parent})
+        Loguru(LoguruConfig(), source).call(Call("calc", context, "hook", "none", "render"))
+    traced, other = log
+    assert (traced["trace_id"], traced["span_id"], traced["hook"]) == (trace, span, "render")
+    assert "trace_id" not in other
 
 
 def test_a_sink_that_serializes_gets_plain_data(telling, capsys):

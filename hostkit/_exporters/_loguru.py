@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,11 @@ def _fields(call: Call) -> dict[str, Any]:  # Any: plain data
         "isolation": call.isolation,
         "attempt": call.context.attempt,
     }
+    if call.hook:
+        fields["hook"] = on_one_line(call.hook[:_MOST])
+    trace = call.context._trace
+    if trace is not None and (found := _PARENT.fullmatch(trace.headers.get("traceparent", ""))):
+        fields["trace_id"], fields["span_id"] = found.groups()
     failure = call.failure
     if failure is not None:
         fields["error"] = on_one_line(failure.kind.removeprefix("hostkit._errors."))
@@ -92,3 +98,5 @@ def _fields(call: Call) -> dict[str, Any]:  # Any: plain data
 
 
 _MOST = 200  # characters of a request's id
+# As W3C Trace Context has it: version, trace, span, flags.
+_PARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
