@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 
 import pytest
 from loguru import logger
@@ -139,6 +141,31 @@ def test_a_call_that_is_traced_has_its_trace_in_the_log(log):
     traced, other = log
     assert (traced["trace_id"], traced["span_id"], traced["hook"]) == (trace, span, "render")
     assert "trace_id" not in other
+
+
+def test_a_sink_that_is_stuck_costs_calls_nothing(telling, log):
+    host = telling()
+    host.load("calc", isolation="none")
+    reached, free = threading.Event(), threading.Event()
+
+    def stuck(message):
+        reached.set()
+        free.wait(20)
+
+    handler = logger.add(stuck, filter=lambda record: "outcome" in record["extra"])
+    try:
+        host.execute("calc", {})
+        assert reached.wait(5)
+        began = time.monotonic()
+        for _ in range(100):
+            host.execute("calc", {})
+            with pytest.raises(PluginFailed):
+                host.execute("calc", {"raises": "no"})
+        assert time.monotonic() - began < 2.0
+    finally:
+        free.set()
+        logger.remove(handler)
+    assert len(written(host, log)) == 201
 
 
 def test_a_sink_that_serializes_gets_plain_data(telling, capsys):
