@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from ._config import ExportersConfig
 from ._errors import ConfigError
 from ._events import Event, Events
-from ._exporters import EXPORTERS, Exporter, Exposition, Source
+from ._exporters import EXPORTERS, Choosy, Exporter, Exposition, Source
 from ._log import tell
 from ._meter import Meter
-from ._observing import Call, Observed
+from ._observing import Call, Mourner, Observed
 from ._outlet import Outlet
 from ._worker._failure import is_interrupt, message, type_name
 
@@ -105,8 +105,11 @@ class Telemetry:
 
     def _put_in_front(self, records: Iterable[Record]) -> None:
         """Let calls of these plugins go by their observers, or by nobody. What a meter has counted it keeps. The caller holds the lock."""
-        observers = [delivery for delivery in self._deliveries.values() if delivery.told]
-        mourners = [] if self.history is None else [self.history]
+        told = [delivery for delivery in self._deliveries.values() if delivery.told]
+        observers = [delivery for delivery in told if not delivery.only_failed]
+        mourners: list[Mourner] = [delivery for delivery in told if delivery.only_failed]
+        if self.history is not None:
+            mourners.append(self.history)
         for record in records:
             meter = record.front.meter if isinstance(record.front, Observed) else Meter()
             record.front = Observed(record, meter, observers, mourners) if self.on else record
@@ -150,6 +153,7 @@ class Delivery:
         self.name = name
         self.exporter = exporter
         self.told = not isinstance(exporter, Exposition)  # that one is asked
+        self.only_failed = isinstance(exporter, Choosy) and exporter.only_failed
         self._wants_calls = exporter.wants_calls
         self._outlet: Outlet[Call | Event] = Outlet(f"export-{name}", self._tell)
         self._complained = False

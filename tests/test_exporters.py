@@ -116,6 +116,8 @@ def test_only_failed_calls_are_told_where_that_is_asked_for(telling, log):
     with pytest.raises(CallTimeout):
         host.execute("calc", {}, timeout=0)
     assert [record["outcome"] for record in written(host, log)] == ["CallTimeout"]
+    (delivery,) = host._loader.telemetry.deliveries
+    assert delivery.state()["sent"] == 2  # with the event that it was loaded: the call that was answered was never queued
 
 
 def test_streams_tasks_and_submitted_calls_are_told_alike(telling, install, log):

@@ -23,6 +23,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from hostkit import ConfigError, PluginFailed
+from hostkit._attach import Attached
 from hostkit._exporters._families import families
 from hostkit._exporters._scrapes import Scrapes
 from hostkit._meter import BOUNDS, Meter
@@ -580,6 +581,14 @@ def test_without_the_package_the_error_names_the_command(watched, monkeypatch):
             monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigError, match=r"pip install 'hostkit\[prometheus\]'"):
         watched()
+
+
+def test_an_operator_gets_the_same_text(new_host, tmp_path):
+    host = new_host(config={"exporters": {"prometheus": {}}}, admin=tmp_path / "admin.sock")
+    with Attached(tmp_path / "admin.sock") as attached:
+        text = attached.ask("metrics")["text"]
+    assert lint(text) == []
+    assert samples(text).keys() == samples(host.metrics()).keys()
 
 
 def test_without_a_table_there_are_no_metrics_and_the_error_says_why(host):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._errors import ConfigError
-from ._base import Exporter, Exposition, Source
+from ._base import Choosy, Exporter, Exposition, Source
 
 
 def _loguru(config: Any, source: Source) -> Exporter:  # Any: each factory takes its own table of ExportersConfig
@@ -39,4 +39,4 @@ EXPORTERS: dict[str, Callable[[Any, Source], Exporter]] = {
     "prometheus": _prometheus,
 }
 
-__all__ = ["EXPORTERS", "Exporter", "Exposition", "Source"]
+__all__ = ["EXPORTERS", "Choosy", "Exporter", "Exposition", "Source"]

@@ -32,6 +32,13 @@ class Exposition(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """An exporter that may want to be told of calls only if they failed."""
+
+    only_failed: bool
+
+
 class Exporter(Protocol):
     """One who is told. ``began`` and ``ended`` run on the caller's own thread and may take a microsecond; ``call`` and ``event`` run on a
     thread of the exporter's own, behind a bounded queue, and may be slow, hang or raise: calls go on, and what is dropped is counted."""

@@ -26,7 +26,7 @@ class Loguru:
     wants_calls = True
 
     def __init__(self, config: LoguruConfig, source: Source) -> None:
-        self._only_failed = config.calls == "failed"
+        self.only_failed = config.calls == "failed"
         self._levels = {outcome: getattr(config.levels, outcome) for outcome in type(config.levels).model_fields}
         self._app = source.app
 
@@ -38,8 +38,6 @@ class Loguru:
 
     def call(self, call: Call) -> None:
         """Write one record."""
-        if self._only_failed and call.failure is None:
-            return
 
         def bind(record: Record) -> None:
             record["extra"].update(_fields(call), app=self._app)
