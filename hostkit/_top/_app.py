@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 
 from .._errors import HostkitError
@@ -30,8 +31,6 @@ from ._said import Said
 
 # Without an answer for so many intervals, and no less than so many seconds, the host counts as lost.
 _MISSED, _PATIENCE = 3.0, 2.0
-# What every screen has at its end.
-_LAST = "Footer"
 
 
 class Top(App[None]):
@@ -100,6 +99,11 @@ class Top(App[None]):
             except ValueError as error:
                 self._why = str(error)
         self._say()
+        self._feed.handled()
+
+    def on_told(self) -> None:
+        """Go on: a screen has shown what it asked for."""
+        self._feed.handled()
 
     def on_done(self, message: Done) -> None:
         """Tell what came of a key."""
@@ -120,6 +124,7 @@ class Top(App[None]):
         self._feed.beside = screen.beside if isinstance(screen, PluginScreen) else None
         self._show()
         self._say()
+        self._feed.handled()  # what the screen before was told, nobody shows
         self._feed.now()
 
     def on_changed(self) -> None:
@@ -128,8 +133,9 @@ class Top(App[None]):
 
     def _show(self) -> None:
         screen = self._lowest
-        if self.seen is not None and screen is not None and screen.query(_LAST):
-            screen.show(self.seen)
+        if self.seen is not None and screen is not None:
+            with suppress(NoMatches):  # it is being put together, or taken down
+                screen.show(self.seen)
 
     @property
     def _lowest(self) -> Overview | PluginScreen | None:
@@ -139,8 +145,11 @@ class Top(App[None]):
     def _say(self) -> None:
         """Say in the last line what is the matter: a host that doesn't answer before anything else."""
         screen = self._lowest
-        if screen is None or not screen.query(_LAST):  # it is being put together
-            return
+        if screen is not None:
+            with suppress(NoMatches):  # it is being put together, or taken down
+                self._say_on(screen)
+
+    def _say_on(self, screen: Overview | PluginScreen) -> None:
         lost = self._lost()
         words = lost or ", ".join([*(f"{doing} ..." for doing in self._doing), *filter(None, [self._of_screen(screen)])])
         bar = screen.query_one("#bar", Said)

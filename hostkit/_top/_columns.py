@@ -94,7 +94,7 @@ TREND = Column("TREND", 16, lambda row: row.calls, lambda row: _words.spark(row.
 VERSION = _word("VERSION", 10, lambda row: row.version, "the plugin's version")
 SAYS = _word("HEALTH SAYS", 24, lambda row: row.says, "the message of its health")
 
-# As they stand on a screen, and which goes first where there is no room for all.
+# As they stand on a screen.
 _PLACES = (
     NAME,
     VERSION,
@@ -117,8 +117,8 @@ _PLACES = (
     CPU,
     SAYS,
 )
+# Which goes first where there is no room for all; HEALTH comes with STATE, and both in the place of STATUS.
 _IMPORTANCE = (
-    NAME,
     STATUS,
     CALLS,
     P99,
@@ -132,6 +132,7 @@ _IMPORTANCE = (
     IN_FLIGHT,
     WAITING,
     WORKERS,
+    HEALTH,
     SANDBOX,
     TREND,
     SAYS,
@@ -143,18 +144,16 @@ ALL = tuple(column for column in _PLACES if column is not STATUS)
 
 def fitting(rows: Iterable[Row], cells: int) -> list[Column]:
     """Return the columns that fit side by side into so many cells; what is left over goes to the names."""
-    chosen = [NAME]
-    for column in _IMPORTANCE[1:]:
-        if _cells([*chosen, column]) > cells:
+    chosen = {NAME}
+    for column in _IMPORTANCE:
+        more = chosen - {STATUS} | {STATE, HEALTH} if column is HEALTH else chosen | {column}
+        if _cells(more) > cells:
             break
-        chosen.append(column)
-    if _cells([*chosen, STATE, HEALTH]) - _cells([STATUS]) <= cells and STATUS in chosen:
-        chosen = [column for column in (*chosen, STATE, HEALTH) if column is not STATUS]
+        chosen = more
     longest = max((len(row.name) for row in rows), default=0)
     spare = max(0, cells - _cells(chosen))
     named = replace(NAME, width=min(max(_NAME, longest), _LONGEST_NAME, _NAME + spare))
-    chosen.sort(key=_PLACES.index)
-    return [named, *chosen[1:]]
+    return [named, *sorted(chosen - {NAME}, key=_PLACES.index)]
 
 
 def _cells(columns: Iterable[Column]) -> int:

@@ -18,8 +18,8 @@ from . import _words
 from ._columns import ALL
 from ._rows import Row
 
-# Seconds for which calls in flight may go on before a drain is given up.
-DRAIN = 30.0
+# Seconds for which the host waits for calls in flight before it answers: the admin verb's default.
+_DRAIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,10 @@ def toggle(row: Row) -> Act:
 
 def drain(row: Row) -> Act:
     """Take no more calls."""
-    inside = {0: "none is in flight", 1: "the one in flight goes on to its end"}
+    inside = {0: "none is in flight now", 1: "the one in flight goes on to its end"}
     now = inside.get(row.in_flight, f"the {row.in_flight} in flight go on to their end")
-    consequence = (
-        f"New calls are refused (Draining); {now}, and {DRAIN:g} s are waited for that. It stays so until d is pressed again."
-    )
-    arguments = {"name": row.name, "timeout": DRAIN}
-    return Act("drain", arguments, f"Drain {row.name!r}?", consequence, f"draining {row.name}")
+    consequence = f"New calls are refused (Draining); {now}. The answer comes when they have ended, or after {_DRAIN:g} s. It stays so until d is pressed again."
+    return Act("drain", {"name": row.name}, f"Drain {row.name!r}?", consequence, f"draining {row.name}")
 
 
 def resume(row: Row) -> Act:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from .._errors import HostkitError
 from ._rows import Snapshot
 
-# Seconds that the host may take: for a look, and for something that it does (it waits for calls in flight).
-_LOOK, _ACT = 5.0, 120.0
+# Seconds that the host may take: for a look, and for something that it does (it waits for calls in flight); and the screen, to show it.
+_LOOK, _ACT, _SHOW = 5.0, 120.0, 10.0
 
 
 class Asked(Protocol):
@@ -46,6 +46,7 @@ class Feed:
         self._host = host
         self._heard = heard
         self._wake = threading.Event()
+        self._handled = threading.Event()
         self._stopped = False
         # A daemon: a host that doesn't answer holds up nobody's exit.
         self._thread = threading.Thread(target=self._run, name="hostkit-top", daemon=True)
@@ -58,10 +59,15 @@ class Feed:
         """Look at once."""
         self._wake.set()
 
+    def handled(self) -> None:
+        """Say that what was told is on the screen. Nothing more is told before: a slow terminal piles up nothing."""
+        self._handled.set()
+
     def stop(self, timeout: float) -> None:
         """Look no more; wait so long for a look that is under way."""
         self._stopped = True
         self._wake.set()
+        self._handled.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
@@ -79,14 +85,19 @@ class Feed:
 
     def _look(self) -> None:
         try:
-            snapshot = self._host.ask("snapshot", timeout=_LOOK)
+            answer = Answer(self._host.ask("snapshot", timeout=_LOOK))
         except HostkitError as error:
-            self._heard(Answer(None, str(error)))
+            answer = Answer(None, str(error))
+        self._handled.clear()
+        if self._stopped:
             return
-        self._heard(Answer(snapshot))
+        self._heard(answer)
+        self._handled.wait(_SHOW)
         beside = self.beside
-        if beside is not None and not self._stopped:
-            beside(snapshot)
+        if beside is not None and answer.snapshot is not None and not self._stopped:
+            self._handled.clear()
+            beside(answer.snapshot)
+            self._handled.wait(_SHOW)
 
 
 def act(host: Asked, verb: str, arguments: dict[str, Any], done: Callable[[Any, HostkitError | None], None]) -> None:

@@ -116,7 +116,11 @@ def heading(host: Summary, rows: tuple[Row, ...], cells: int) -> Text:
     work = Text(f"{_words.rate(host.calls)} calls/s {trend}  ").append(
         f"{_words.rate(host.errors)} errors/s", "red" if host.errors else ""
     )
-    states = f"{len(rows)} plugins: {', '.join(f'{count} {state}' for state, count in counts.items())}" if rows else "no plugins"
+    states = (
+        f"{len(rows)} plugin{'s' if len(rows) > 1 else ''}: {', '.join(f'{count} {state}' for state, count in counts.items())}"
+        if rows
+        else "no plugins"
+    )
     text.append_text(_between(Text(_words.short(states, max(10, cells - work.cell_len - 2))), work, cells))
     for trouble in host.troubles[:3]:
         text.append("\n").append(_words.short(f"exporter {trouble}", cells), "yellow")

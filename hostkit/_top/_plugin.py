@@ -17,14 +17,15 @@ from textual.screen import Screen
 from textual.widgets import Footer, RichLog
 
 from .._errors import HostkitError
+from .._printable import escaped
 from . import _words
 from ._columns import STATUS
 from ._messages import Opened
 from ._rows import Look, Row, Snapshot
 from ._said import Said
 
-# Lines of a log that are kept here, and the characters of one value that are shown.
-_KEPT, _SHOWN = 5_000, 2_000
+# Lines of a log that are kept here, and the characters that are shown of one value and of all errors together.
+_KEPT, _SHOWN, _ERRORS = 5_000, 2_000, 64 * 1024
 Ask = Callable[..., Any]  # Feed.question
 _LEVELS = {"DEBUG": "dim", "TRACE": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "SUCCESS": "green"}
 
@@ -79,7 +80,7 @@ class PluginScreen(Screen[None]):
             told = Told(None, str(error))
         self.post_message(told)
 
-    def question(self, snapshot: Snapshot) -> Any:  # JSON data
+    def question(self, snapshot: Snapshot) -> Any:  # what the screen shows of it
         """Ask it. Raises ``HostkitError``."""
         raise NotImplementedError
 
@@ -109,10 +110,10 @@ class Details(PluginScreen):
         mine = next((plugin for plugin in snapshot["plugins"] if plugin["name"] == self.plugin), None)
         told = self.ask("plugin", name=self.plugin)
         happened = [event for event in self.ask("events")["entries"] if event.get("plugin") == self.plugin]
-        return {"events": happened, **told, "now": mine}
+        return details({"events": happened, **told, "now": mine})  # on this thread: it may take a while
 
     def on_told(self, message: Told) -> None:
-        text = Text(message.error, "red") if message.error else details(message.answer)
+        text = Text(message.error, "red") if message.error else message.answer
         self.query_one("#details", Said).say(text)
 
 
@@ -132,12 +133,13 @@ def details(told: Mapping[str, Any]) -> Text:
         text.append(f"{title}\n", "bold").append("\n".join(f"  {line}" for line in list(lines) or ["-"])).append("\n\n")
     errors = list(reversed(told.get("errors") or ()))
     text.append(f"Errors, the newest first ({len(errors)})\n", "bold")
+    most = len(text) + _ERRORS
     for error in errors:
-        _add_error(text, error)
+        _add_error(text, error, traceback=len(text) < most)
     happened = list(reversed(told.get("events") or ()))
     text.append(f"\nEvents, the newest first ({len(happened)})\n", "bold")
     for event in happened:
-        text.append(f"  {clock(event.get('at'))} ").append(_words.short(event.get("text", ""), _SHOWN) + "\n")
+        text.append(f"  {clock(event.get('at'))} ").append(_value(event.get("text", "")) + "\n")
     return text
 
 
@@ -195,15 +197,16 @@ def _flat(value: Any, name: str = "") -> Iterator[str]:  # JSON data
 
 
 def _value(value: object) -> str:
-    return _words.short(value, _SHOWN)
+    text = str(value)
+    return escaped(text) if len(text) <= _SHOWN else escaped(text[:_SHOWN]) + "…"
 
 
-def _add_error(text: Text, error: Mapping[str, Any]) -> None:
+def _add_error(text: Text, error: Mapping[str, Any], *, traceback: bool) -> None:
     text.append(f"  {clock(error.get('at'))} ").append(_value(error.get("type", "")), "bold red")
     text.append(f" in {_value(error.get('phase') or '-')}, request {_value(error.get('request_id') or '-')}\n", "dim")
     text.append(f"    {_value(error.get('message', ''))}\n")
     for heading, key in (("in the plugin", "remote_traceback"), ("last words on stderr", "stderr_tail")):
-        if error.get(key):
+        if traceback and error.get(key):
             text.append(f"    --- {heading} ---\n", "dim")
             for line in str(error[key])[: 16 * 1024].rstrip("\n").split("\n"):
                 text.append(f"    {_value(line)}\n")
@@ -294,7 +297,7 @@ def line(entry: Mapping[str, Any]) -> Text:
     request = entry.get("request_id")
     text = Text(f"{clock(entry.get('at'))} ", "dim").append(f"{_words.short(level, 8):<8} ", _LEVELS.get(level, ""))
     text.append(f"[{_words.short(entry.get('source') or '-', 20)}] ", "dim")
-    text.append(_words.short(entry.get("text", ""), _SHOWN), _LEVELS.get(level, ""))
+    text.append(_value(entry.get("text", "")), _LEVELS.get(level, ""))
     return text.append(f"  {_words.short(request, 36)}", "dim") if request else text
 
 
