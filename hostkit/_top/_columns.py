@@ -21,7 +21,7 @@ STYLES = {
     "open": "bold red",
     "half-open": "yellow",
 }
-_QUIET = "dim"
+_QUIET, BARS = "dim", "cyan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Column:
     def style(self, row: Row) -> str:
         """Return how the cell is painted; the words say the same without it."""
         value = self.value(row)
+        if self.heading == "TREND":
+            return BARS
         if self.heading == "ERR/S":
             return "red" if value else _QUIET
         return STYLES.get(str(value), _QUIET if self.words(row) in (_words.UNKNOWN, "0", "") else "")

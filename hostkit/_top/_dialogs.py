@@ -52,7 +52,8 @@ def drain(row: Row) -> Act:
     """Take no more calls."""
     inside = {0: "none is in flight now", 1: "the one in flight goes on to its end"}
     now = inside.get(row.in_flight, f"the {row.in_flight} in flight go on to their end")
-    consequence = f"New calls are refused (Draining); {now}. The answer comes when they have ended, or after {_DRAIN:g} s. It stays so until d is pressed again."
+    waits = f"The answer comes when they have ended, or after {_DRAIN:g} s"
+    consequence = f"New calls are refused (Draining); {now}. {waits}. It stays so until d is pressed again."
     return Act("drain", {"name": row.name}, f"Drain {row.name!r}?", consequence, f"draining {row.name}")
 
 

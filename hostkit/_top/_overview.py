@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input
 
 from . import _words
-from ._columns import STYLES, Order
+from ._columns import BARS, STYLES, Order
 from ._messages import Changed, Opened
 from ._plugins import Plugins
 from ._rows import Look, Row, Summary
@@ -113,8 +113,10 @@ def heading(host: Summary, rows: tuple[Row, ...], cells: int) -> Text:
     text.append("\n● ", style).append(_words.short(host.status + said, cells - 2), style).append("\n")
     counts = Counter(row.state for row in rows)
     trend = _words.spark(host.trend, min(_TREND, max(0, cells - 60))).strip()
-    work = Text(f"{_words.rate(host.calls)} calls/s {trend}  ").append(
-        f"{_words.rate(host.errors)} errors/s", "red" if host.errors else ""
+    work = (
+        Text(f"{_words.rate(host.calls)} calls/s ")
+        .append(f"{trend}  ", BARS)
+        .append(f"{_words.rate(host.errors)} errors/s", "red" if host.errors else "")
     )
     states = (
         f"{len(rows)} plugin{'s' if len(rows) > 1 else ''}: {', '.join(f'{count} {state}' for state, count in counts.items())}"
