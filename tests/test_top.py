@@ -408,6 +408,10 @@ def test_rows_are_filtered_and_sorted_and_the_cursor_stays_on_its_plugin():
         await screen.shows("sorted by CPU%")
         await screen.press("S")
         await screen.shows("turned round")
+        await screen.pilot.click(Plugins, offset=(23, 0))
+        await screen.shows("sorted by STATUS")
+        await screen.press("end")
+        await screen.comes(lambda: plugins.selected_name == "gamma")
         await screen.press("slash", *"ALP", "enter")
         await screen.comes(lambda: plugins.row_count == 1)
         assert plugins.selected_name == "alpha"
@@ -609,6 +613,7 @@ def test_a_picture_of_the_view_is_made_without_a_terminal():
     drawn = picture(Fake(plugin("[red]calculator")), cells=(80, 24), seconds=0.3, keys=["enter"], interval=0.1)
     assert drawn.startswith("<svg")
     assert "[red]calculator" in drawn
+    assert "url(" not in drawn.replace("url(#", "")
 
 
 def test_without_textual_the_view_is_refused_with_the_command_that_installs_it(cli, monkeypatch):

@@ -128,7 +128,8 @@ class Top(App[None]):
         self._feed.now()
 
     def on_changed(self) -> None:
-        """Say it."""
+        """Show what is known once more."""
+        self._show()
         self._say()
 
     def _show(self) -> None:

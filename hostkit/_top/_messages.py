@@ -34,4 +34,4 @@ class Opened(Message):
 
 
 class Changed(Message):
-    """What the last line says of a screen is something else now."""
+    """A screen shows something else of what is known, or has another size."""

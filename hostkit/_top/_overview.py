@@ -50,6 +50,9 @@ class Overview(Screen[None]):
     def on_screen_resume(self) -> None:
         self.post_message(Opened())
 
+    def on_resize(self) -> None:
+        self.post_message(Changed())  # the heading is laid out by hand
+
     @property
     def row(self) -> Row | None:
         """The plugin that a key means."""

@@ -17,7 +17,11 @@ from ._rows import Row
 class Plugins(DataTable[Text]):
     """A row a plugin."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "app.details", "Details", key_display="⏎")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "app.details", "Details", key_display="⏎"),
+        Binding("home", "scroll_top", "First", show=False),
+        Binding("end", "scroll_bottom", "Last", show=False),
+    ]
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", cell_padding=0)
