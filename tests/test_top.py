@@ -145,11 +145,15 @@ def test_the_status_of_a_plugin_that_is_not_loaded_is_its_state():
     assert [row.status for row in rows] == ["given up", "degraded"]
 
 
-@given(st.text(max_size=60), st.integers(1, 20), st.booleans())
+@given(
+    st.text(st.sampled_from("ab \n\t\x00\x1b\x7f\x9b\u202e\u2066\u2028\ufeff\ud800é\u0301表😀[]"), max_size=60),
+    st.integers(1, 20),
+    st.booleans(),
+)
 def test_any_text_fits_its_cells_and_nothing_in_it_reaches_the_terminal(text, cells, right):
     shown = _words.fitted(text, cells, right=right)
     assert _words.width(shown) == cells
-    assert not any(ord(letter) < 32 or 0x7F <= ord(letter) < 0xA0 or letter in "\u202e\u2066\u2028" for letter in shown)
+    assert not any(ord(letter) < 32 or 0x7F <= ord(letter) < 0xA0 or letter in "\u202e\u2066\u2028\ufeff\ud800" for letter in shown)
 
 
 @given(st.floats(0, 1e5))
@@ -268,7 +272,7 @@ class Screen:
         await self.pilot.press(*keys)
 
 
-def on(host: Any, test: Callable[[Screen], Any], *, size: tuple[int, int] = (80, 24), interval: float = 0.1) -> Top:
+def on(host: Any, test: Callable[[Screen], Any], *, size: tuple[int, int] = (80, 24), interval: float = 0.2) -> Top:
     """Run a test in a terminal of that size."""
 
     async def run() -> Top:
@@ -577,7 +581,7 @@ def test_numbers_of_a_real_host_move_and_a_key_moves_its_plugin(new_host, instal
         def cells() -> list[str]:
             return next(line.split() for line in screen.text.splitlines() if line.startswith("calculator"))
 
-        await screen.comes(lambda: cells()[2] == "healthy" and cells()[3] not in ("-", "0"), within=10)
+        await screen.comes(lambda: cells()[3] not in ("-", "0"), within=10)
         assert cells()[1] == "none"
         await screen.press("i")
         await screen.shows("from none to process")

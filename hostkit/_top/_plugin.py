@@ -87,7 +87,7 @@ class PluginScreen(Screen[None]):
     def show(self, look: Look) -> None:
         """Say how the plugin is doing."""
         self.row = next((row for row in look.rows if row.name == self.plugin), None)
-        text = Text(f" {_words.short(self.plugin, 40)} ", "reverse bold").append(f" {self.heading}  ", "bold")
+        text = Text.assemble((f" {_words.short(self.plugin, 40)} ", "reverse bold"), (f" {self.heading}  ", "bold"))
         row = self.row
         if row is None:
             text.append("the host doesn't have it any more", "bold red")
@@ -226,6 +226,22 @@ class Lines(RichLog):
         # Only somebody who scrolls moves it upwards; new lines move the end away from it.
         self.following = new_value >= self.max_scroll_y or (self.following and new_value >= old_value)
 
+    def action_page_up(self) -> None:
+        self._stay()
+        super().action_page_up()
+
+    def action_scroll_up(self) -> None:
+        self._stay()
+        super().action_scroll_up()
+
+    def action_scroll_home(self) -> None:
+        self._stay()
+        super().action_scroll_home()
+
+    def _stay(self) -> None:
+        # At once: a line that comes before the first step of the scrolling must not lead back to the end.
+        self.following = self.max_scroll_y == 0
+
     def action_scroll_end(self) -> None:
         # Without an animation, which new lines would outrun.
         self.following = True
@@ -238,12 +254,15 @@ class Lines(RichLog):
 
     def add(self, texts: Iterable[Text]) -> None:
         """Add lines."""
-        following = self.following
         for text in texts:
             self._texts.append(text)
             self.write(text, scroll_end=False)
-        if following:
-            self.scroll_end(animate=False)
+        if self.following:
+            self.call_after_refresh(self._go_to_end)
+
+    def _go_to_end(self) -> None:
+        if self.following:  # still
+            self.scroll_end(animate=False, immediate=True)
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
