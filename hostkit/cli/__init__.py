@@ -15,6 +15,7 @@ VERBS = {
     "info": ("_info", "Show all that is known of one plugin, and what it is held to."),
     "execute": ("_execute", "Call a plugin and print its answer as JSON."),
     "health": ("_health", "Ask plugins how they are doing."),
+    "top": ("_top", "Watch the plugins of a running host, and isolate, drain or restart them."),
     "isolate": ("_isolate", "Say in the configuration where a plugin runs."),
     "enable": ("_enable", "Switch a plugin on in the configuration."),
     "disable": ("_disable", "Switch a plugin off in the configuration."),

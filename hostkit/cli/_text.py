@@ -1,21 +1,14 @@
-"""Foreign text on its way to a terminal: nothing in it may move the cursor, paint, or pass for another line."""
+"""Answers and foreign text as one prints them: on one line, as a block, as JSON."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
+from .._printable import UNSAFE, escaped
 from .._worker._buffers import as_json
 
-# Control characters (C0, DEL, C1), what reorders or breaks lines invisibly, and what can't be encoded.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def escaped(text: object) -> str:
-    """Return a text on one line, with escapes for whatever is not to be printed as it is."""
-    return _UNSAFE.sub(lambda match: _SHORT.get(match[0]) or _escape(match[0]), str(text))
+__all__ = ["block", "escaped", "json_text"]
 
 
 def block(text: object, indent: str = "  ") -> str:
@@ -29,8 +22,4 @@ def json_text(value: object, *, indented: bool, ascii_only: bool) -> str:
     options: dict[str, Any] = {"ensure_ascii": ascii_only, "indent": 2 if indented else None, "separators": separators}
     text = json.dumps(value, allow_nan=False, default=as_json, **options)
     # Outside of strings JSON has none of these but the line breaks of an indented text.
-    return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
-
-
-def _escape(letter: str) -> str:
-    return f"\\x{ord(letter):02x}" if ord(letter) < 0x100 else f"\\u{ord(letter):04x}"
+    return UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
