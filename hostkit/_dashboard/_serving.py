@@ -53,6 +53,7 @@ class Serving:
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                date_header=False,
                 h11_max_incomplete_event_size=_HEADERS,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=1,
@@ -82,12 +83,15 @@ class Serving:
     def close(self) -> None:
         """End all streams, then the server."""
         loop = self._server.loop
-        self._server.should_exit = True
         if loop is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # it has ended just now
-                loop.call_soon_threadsafe(self._dashboard.browsers.close)
+                loop.call_soon_threadsafe(self._end)
             self._thread.join(3.0)
         self._listener.close()
+
+    def _end(self) -> None:
+        self._dashboard.browsers.close()
+        self._server.ending.set()
 
     def _run(self) -> None:
         with _words_of_uvicorn():
@@ -101,12 +105,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.began = threading.Event()
+        self.ending = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self.loop = asyncio.get_running_loop()
         self.began.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own looks ten times a second whether it is to end.
+        await self.on_tick(0)
+        await self.ending.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets=sockets)

@@ -6,6 +6,8 @@ import os
 import secrets
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,9 @@ _PORT = 8642
 _VARIABLE = "HOSTKIT_DASHBOARD_TOKEN"
 # Half of what a random one has: who chooses a token has to choose one that can't be guessed.
 _SHORTEST = 16
+_OPEN = (
+    "--host {}: whoever reaches this address can try the token, and what is sent isn't encrypted; a tunnel by SSH to 127.0.0.1 is"
+)
 
 
 @click.command("dashboard", cls=Verb)
@@ -52,21 +57,17 @@ def verb(
     The address to open is printed, with the token in it if it is a random one. Ends with Ctrl-C.
     """
     token, source = _token(token_file)
-    with session.log_on_stderr():
-        serving = _serving(session, pid, socket, (host, port), names, token)
-        try:
-            serving.start()
-            _announce(session, serving.address, token, source)
-            serving.wait()
-        finally:
-            with session.signals.closing():
-                serving.close()
+    with session.log_on_stderr(), _serving(session, pid, socket, (host, port), names, token) as serving:
+        serving.start()
+        _announce(session, serving.address, token, source)
+        serving.wait()
     return _status.FAULT  # it ends by a signal only
 
 
+@contextmanager
 def _serving(
     session: Session, pid: int | None, path: Path | None, place: tuple[str, int], names: tuple[str, ...], token: str
-) -> Serving:
+) -> Iterator[Serving]:
     try:
         from .._dashboard._app import Dashboard
         from .._dashboard._guard import HostNames
@@ -76,18 +77,21 @@ def _serving(
         if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise ConfigError(f"hostkit dashboard needs {error.name}, which is not installed: pip install 'hostkit[web]'") from error
-    running = attached(session, pid, path)
-    app = running.ask("snapshot")["app"]
-    # Whoever named a process or a path meant that one, and no other that comes after it.
-    line = Line(running, app, found if pid is None and path is None else list)
-    listener = _listener(*place)
-    loopback = ip_address(listener.getsockname()[0]).is_loopback
-    if not loopback:
-        tell(
-            f"hostkit: warning: --host {place[0]}: whoever reaches this address can try the token, and what is sent isn't encrypted; "
-            "an SSH tunnel to 127.0.0.1 is"
-        )
-    return Serving(Dashboard(line), listener, token=token, names=HostNames(names, loopback=loopback))
+    with ExitStack() as ending:
+        running = ending.enter_context(attached(session, pid, path))
+        # Whoever named a process or a path meant that one, and no other that comes after it.
+        find = found if pid is None and path is None else list
+        line = ending.enter_context(closing(Line(running, running.ask("snapshot")["app"], find)))
+        listener = ending.enter_context(_listener(*place))
+        loopback = ip_address(listener.getsockname()[0]).is_loopback
+        if not loopback:
+            tell(f"hostkit: warning: {_OPEN.format(place[0])}")
+        serving = Serving(Dashboard(line), listener, token=token, names=HostNames(names, loopback=loopback))
+        try:
+            yield serving
+        finally:
+            with session.signals.closing():
+                serving.close()
 
 
 def _listener(host: str, port: int) -> socket.socket:
