@@ -239,7 +239,7 @@ const COLUMNS = [
   { key: "errors", head: "errors/s", number: true, show: rate, warn: (plugin) => plugin.errors > 0 },
   { key: "p50", head: "p50", number: true, show: seconds },
   { key: "p99", head: "p99", number: true, show: seconds },
-  { key: "breaker", head: "breaker", by: (plugin) => plugin.breaker, fill: (cell, plugin) => chip(cell.firstChild ?? cell.appendChild(make("span")), BREAKERS[plugin.breaker] ?? "none", plugin.breaker) },
+  { key: "breaker", head: "breaker", by: (plugin) => plugin.breaker, fill: breakerCell },
   { key: "restarts", head: "restarts", number: true, show: count, warn: (plugin) => plugin.failed !== "" },
   { key: "memory", head: "memory", number: true, show: bytes },
   { key: "cpu", head: "CPU", number: true, show: percent },
@@ -264,6 +264,12 @@ function placeCell(cell, plugin) {
   const title = plugin.moved ? `moved here: ${oneLine(plugin.moved, 300)}` : plugin.sandbox ? `sandbox ${oneLine(plugin.sandbox, 40)}` : "";
   cell.classList.toggle("muted", !plugin.isolation);
   if (cell.title !== title) cell.title = title;
+}
+
+function breakerCell(cell, plugin) {
+  const target = cell.firstChild ?? cell.appendChild(make("span"));
+  chip(target, BREAKERS[plugin.breaker] ?? "none", plugin.breaker);
+  if (!plugin.isolation) write(target, "–");
 }
 
 function sparkCell(cell, plugin) {
