@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
+import socket as sockets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -86,6 +86,7 @@ def _serving(
         loopback = ip_address(listener.getsockname()[0]).is_loopback
         if not loopback:
             tell(f"hostkit: warning: {_OPEN.format(place[0])}")
+            names = (*names, sockets.gethostname())
         serving = Serving(Dashboard(line), listener, token=token, names=HostNames(names, loopback=loopback))
         try:
             yield serving
@@ -94,10 +95,10 @@ def _serving(
                 serving.close()
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, port: int) -> sockets.socket:
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        family, *_, address = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE)[0]
+        return sockets.create_server(address[:2], family=family)
     except OSError as error:
         hint = "; --port 0 takes one that is free" if port else ""
         raise ConfigError(f"--host {host} --port {port}: can't listen there: {error.strerror or error}{hint}") from error
