@@ -24,6 +24,7 @@ VERBS = {
     "hash": ("_hash", "Print the digests of a plugin's files."),
     "audit": ("_audit", "Show the audit log, and check that nobody changed it."),
     "config": ("_config", "Show and check the configuration, and print its schema."),
+    "dashboard": ("_dashboard", "Show a running host in a browser."),
     "doctor": ("_doctor", "Check this machine, the configuration and what is installed."),
 }
 
