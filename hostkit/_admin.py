@@ -15,6 +15,7 @@ from ._history import History
 from ._loader import Loader
 from ._log import on_one_line, tell
 from ._opener import where_it_runs
+from ._shown import shown_config
 from ._snapshot import Snapshots
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Verbs:
             "entry_point": "" if shown is None else shown.entry_point,
             "distribution": "" if shown is None else f"{shown.distribution} {shown.version}".strip(),
             "manifest": dict(shown.manifest_data) if shown is not None else {},
-            "config": dict.fromkeys(record.config.config, "•••"),
+            "config": shown_config(record.config.config, () if lane is None else lane.backend.settings_shown),
             "runs": None if lane is None else where_it_runs(lane.decided),
             "errors": self._history.errors(name).after(0)["entries"],
         }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ._fields import Address, Count, Duration, Isolation, Model, Module, Name, Resources, Variable
 from ._names import normalized
 from ._permissions import Permissions
+from ._shown import Unshown
 
 
 def _or_none(value: object) -> object:
@@ -143,7 +144,7 @@ class PluginConfig(Defaults):
     """One plugin's table. ``config`` is the plugin's own, validated by the plugin's annotation."""
 
     enabled: bool = True
-    config: dict[str, Any] = Field(default={})
+    config: Annotated[dict[str, Any], AfterValidator(Unshown)] = Field(default={})
 
 
 class DiscoveryConfig(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -209,9 +209,13 @@ def _words(row: Any, keys: Keys, model: type[BaseModel], origin: str | None) -> 
     words = str(row["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
     if origin is not None:
         return f"{words}; found what {found(origin)} stands for"
-    # What a plugin's own table has may be a secret.
-    seen = type(row["input"]).__name__ if "config" in keys else found(row["input"])
-    return f"{words}; found {seen}"
+    return f"{words}; found {type(row['input']).__name__ if _may_hold_secrets(row['input'], keys) else found(row['input'])}"
+
+
+def _may_hold_secrets(value: object, keys: Keys) -> bool:
+    """Whether a value is from a plugin's own table, or may have such a table in it."""
+    around = isinstance(value, (Mapping, list, tuple)) if not keys else keys[0] == "plugins" and len(keys) <= 2
+    return "config" in keys or (around and bool(value))
 
 
 def _near(loc: Keys, model: type[BaseModel]) -> str:

@@ -17,6 +17,7 @@ from ._wires import Wires
 from ._worker._data import DataError, found
 from ._worker._frames import BOOT, PROTOCOL, Frame, FrameError, packed
 from ._worker._json import dump_json
+from ._worker._showable import MOST_CHARACTERS, MOST_KEYS, MOST_PATHS, Given, without_values
 
 if TYPE_CHECKING:
     from ._cell import Cell
@@ -50,6 +51,9 @@ class _Hook(BaseModel):
         return self
 
 
+_Path = Annotated[tuple[Annotated[str, Field(max_length=MOST_CHARACTERS)], ...], Field(min_length=1, max_length=MOST_KEYS)]
+
+
 class Introduction(BaseModel):
     """What a worker says when it is ready; it comes from foreign code's process, so it is checked."""
 
@@ -60,6 +64,7 @@ class Introduction(BaseModel):
     python: str
     kind: str
     hooks: dict[str, _Hook] = Field(default_factory=dict)
+    settings: Annotated[tuple[_Path, ...], Field(max_length=MOST_PATHS)] = ()
 
 
 class Greeting:
@@ -77,6 +82,7 @@ class Greeting:
             "entry_point": target.entry_point,
             "directory": None if opening.directory is None else str(opening.directory),
             "config": _plain(opening),
+            "secrets": sorted(opening.config.secrets) if isinstance(opening.config, Given) else [],
             "limits": dict(opening.settings.limits or {}),
             "cap": opening.settings.max_message,
             "buffers": opening.settings.max_buffers,
@@ -114,4 +120,5 @@ def _plain(opening: Opening) -> Any:
     try:
         return json.loads(dump_json(dict(opening.config)))
     except DataError as error:
-        raise load_error({"kind": "config", "text": f"its config is no JSON data: {error}"}, plugin=opening.name) from None
+        told = without_values(error, None, opening.config)
+        raise load_error({"kind": "config", "text": f"its config is no JSON data: {told}"}, plugin=opening.name) from None

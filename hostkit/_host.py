@@ -32,12 +32,16 @@ from ._opener import where_it_runs
 from ._reconfiguration import Reconfiguration
 from ._record import Record
 from ._shape import UNTYPED, Shape
+from ._sinks import flush
 from ._snapshot import Snapshots
 from ._spec import PluginSpec
 from ._submitter import Submitter
 
 if TYPE_CHECKING:
     from ._admin_socket import AdminSocket
+
+# Seconds that closing a host waits for what was told to be in the log.
+_LAST_LINES = 0.5
 
 Req = TypeVar("Req")
 Resp = TypeVar("Resp")
@@ -315,7 +319,10 @@ class Host(_Around):
             self._admin.close()
         if not self._loader.forked:
             self._file.stop()
-            self._end_all(timeout)
+            try:
+                self._end_all(timeout)
+            finally:
+                flush(_LAST_LINES)
 
     def _end_all(self, timeout: float | None) -> None:
         deadline = Deadline.after(DRAIN if timeout is None else timeout)

@@ -1,7 +1,7 @@
 """What happens to hosts when nobody closes them: at exit, in a fork, and when they are forgotten.
 
 ``atexit`` runs the last registered handler first. This one is registered after multiprocess's own, which joins children without a
-limit, so that by then there are none left; and after loguru's, which removes the log's sinks.
+limit, so that by then there are none left; and after the log's, which writes what was told, and loguru's, which removes the sinks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, Protocol
 
-import loguru  # noqa: F401 - as multiprocess.util below: without its sinks nobody would hear of what happens at exit
 import multiprocess.process
 import multiprocess.util  # imported for its exit handler, which must be registered before ours
 
+from . import _sinks  # noqa: F401 - as multiprocess.util above: what happens at exit is told before the log's own exit handler
 from ._deadline import Deadline
 
 # What a fork of a host's process is told that uses the host.

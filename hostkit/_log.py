@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
 
-from ._worker._failure import clean, is_interrupt, message, type_name
+from ._sinks import deliver, write
+from ._worker._failure import clean
 from ._worker._output import text_of
 
 
@@ -47,20 +46,16 @@ _IN_TEXT = {**_CONTROL, 10: "\n  | "}
 
 
 def tell(level: str | int, text: str, *, plugin: str = "", request_id: str = "", **more: object) -> None:
-    """Write one record with the plugin and request id bound to it. Control characters are escaped: the text may quote a plugin."""
+    """Have one record written with the plugin and request id bound to it. Control characters are escaped: the text may quote a plugin."""
     words = {"plugin": _word(plugin), "request_id": _word(request_id)}
     if _listeners:
         _heard(level, text, words)
-    _write(logger.bind(**words, **more).opt(depth=2), level, text)
+    deliver(level, clean(text).translate(_IN_TEXT), {**words, **more}, depth=1)
 
 
 def tell_of_plugin(level: int, text: str, *, plugin: str, request_id: str, source: str) -> None:
-    """Write what a plugin logged or printed; control characters are escaped, so it can't forge a record or paint a terminal."""
-    words = {"plugin": _word(plugin), "request_id": _word(request_id), "source": _word(source)}
-    level = min(max(level, 0), 100)
-    if _listeners:
-        _heard(_LEVELS.get(level, level), text, words)
-    _write(logger.bind(**words), _LEVELS.get(level, level), text)
+    """Have written what a plugin logged or printed; control characters are escaped, so it can't forge a record or paint a terminal."""
+    deliver(*_of_plugin(level, text, plugin, request_id, source), depth=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +91,17 @@ def on_one_line(text: str) -> str:
     return clean(text).translate(_CONTROL)
 
 
-def _write(to: Any, level: str | int, text: str) -> None:  # Any: loguru has no class to import at run time
-    try:
-        to.log(level, clean(text).translate(_IN_TEXT))
-    except BaseException as error:  # the application's sinks are foreign code, and no call may fail because of them
-        if is_interrupt(error):
-            raise
-        _complain(f"hostkit: its log can't be written: {type_name(error)}: {message(error)}\n")
+def _of_plugin(level: int, text: str, plugin: str, request_id: str, source: str) -> tuple[str | int, str, dict[str, str]]:
+    words = {"plugin": _word(plugin), "request_id": _word(request_id), "source": _word(source)}
+    level = min(max(level, 0), 100)
+    named = _LEVELS.get(level, level)
+    if _listeners:
+        _heard(named, text, words)
+    return named, clean(text).translate(_IN_TEXT), words
 
 
 def _word(text: str) -> str:
     return clean(text[:200]).translate(_CONTROL)
-
-
-def _complain(text: str) -> None:
-    with suppress(AttributeError, OSError, ValueError):  # no stderr, or a closed one: nobody is left to tell
-        sys.stderr.write(text)
 
 
 _LEVELS: dict[int, str | int] = {
@@ -126,16 +116,14 @@ _LEVELS: dict[int, str | int] = {
 
 
 class _ToLoguru(logging.Handler):
-    """Where ``ctx.logger`` of an in-process plugin ends, so that its records arrive where a worker's do."""
+    """Where ``ctx.logger`` of an in-process plugin ends, so that its records arrive where a worker's do.
+
+    They are written on the plugin's own thread: it may take the process down in the next moment, and this is what it said before.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell_of_plugin(
-            record.levelno,
-            text_of(record),
-            plugin=str(getattr(record, "plugin", "")),
-            request_id=str(getattr(record, "request_id", "")),
-            source=record.name,
-        )
+        plugin, request_id = str(getattr(record, "plugin", "")), str(getattr(record, "request_id", ""))
+        write(*_of_plugin(record.levelno, text_of(record), plugin, request_id, record.name), depth=0)
 
 
 def hear_plugins() -> None:

@@ -11,14 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from ._worker._failure import message, type_name
 
 T = TypeVar("T")
 
-# Seconds between two looks of the thread, so that nobody who offers has to wake it, and without anything new until it ends.
-_PAUSE, _LINGER = 0.05, 0.1
+# Seconds between two looks of the thread, so that nobody who offers has to wake it; and how many in vain until it ends.
+_PAUSE, _IN_VAIN = 0.05, 20
 
 
 class Outlet(Generic[T]):
@@ -40,11 +41,14 @@ class Outlet(Generic[T]):
     def forget(self) -> None:
         """Begin anew in a fork, where the thread isn't: what waits is the parent's to write."""
         self._queue: deque[T] = deque()
-        self._lock = threading.Lock()  # guards dropped, the replacement of _thread, and the notification of _done
+        # Guards dropped, the replacement of _thread, and the notification of _done. Reentrant, because a signal's handler and a finalizer
+        # may offer something right under it.
+        self._lock = threading.RLock()
         self._done = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._writing_since = 0.0
+        self._hurried = False
 
     @property
     def waiting(self) -> int:
@@ -57,36 +61,42 @@ class Outlet(Generic[T]):
         since = self._writing_since
         return time.monotonic() - since if since else 0.0
 
-    def offer(self, item: T) -> None:
-        """Put something in the queue. Never waits and never raises. After ``close`` it is dropped."""
+    def offer(self, item: T) -> bool:
+        """Put something in the queue; return whether a thread is there to write it. Never waits and never raises. After ``close`` it is
+        dropped."""
         queue = self._queue
         if self._closed:
             with self._lock:
                 self.dropped += 1
-            return
+            return True
         queue.append(item)
         if self._thread is None or len(queue) > self._most:
-            self._see_to_it()
+            return self._see_to_it()
+        return True
 
-    def _see_to_it(self) -> None:
+    def _see_to_it(self) -> bool:
         with self._lock:
             while len(self._queue) > (0 if self._closed else self._most):
-                self._queue.popleft()
-                self.dropped += 1
+                with suppress(IndexError):  # it was written meanwhile
+                    self._queue.popleft()
+                    self.dropped += 1
             if self._thread is not None or not self._queue:
-                return
+                return True
+            self._hurried = False
             self._thread = threading.Thread(target=self._run, name=f"hostkit-{self.name}", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # no thread to be had: what waits goes with what comes next
+            except (RuntimeError, MemoryError):  # no thread to be had: what waits goes with what comes next, or by ``flush``
                 self._thread = None
+            return self._thread is not None
 
     def _run(self) -> None:
+        in_vain = 0
         while True:
-            idle = not self._drain()
-            if idle and not self._wake.wait(_LINGER) and self._ended():
+            in_vain = 0 if self._drain() else in_vain + 1
+            if in_vain and (in_vain > _IN_VAIN or self._hurried) and self._ended():
                 return
-            self._wake.wait(_PAUSE)
+            self._wake.wait(0.0 if self._hurried else _PAUSE)
             self._wake.clear()
 
     def _drain(self) -> bool:
@@ -120,11 +130,14 @@ class Outlet(Generic[T]):
             return self._thread is None
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what was offered is written, for ``timeout`` seconds at the most; return whether it is. Not from ``write``."""
+        """Wait until what was offered is written, for ``timeout`` seconds at the most; return whether it is. The thread ends then, until
+        more is offered. Where no thread is to be had, the caller's writes. Not from ``write``."""
         if threading.current_thread() is self._thread:
             return False
-        self._see_to_it()
+        if not self._see_to_it():
+            self._drain()
         with self._done:
+            self._hurried = True
             self._wake.set()
             self._done.wait_for(lambda: self._thread is None or not (self._queue or self._writing_since), timeout)
         return not self._queue and not self._writing_since

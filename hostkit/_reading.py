@@ -147,7 +147,8 @@ def _put(data: dict[str, Any], setting: Setting) -> Problem | None:
     for depth, key in enumerate(tables, 1):
         inside = data.get(key, {})
         if not isinstance(inside, dict):
-            return Problem(setting.variable, (), f"{'.'.join(tables[:depth])} is no table, found {found(inside)}")
+            seen = type(inside).__name__ if "config" in tables[:depth] else found(inside)
+            return Problem(setting.variable, (), f"{'.'.join(tables[:depth])} is no table, found {seen}")
         data[key] = dict(inside)
         data = data[key]
     data[last] = _merged(data.get(last), setting.value)

@@ -12,6 +12,7 @@ from loguru import logger
 import hostkit
 from hostkit._events import Events
 from hostkit._log import tell
+from hostkit._sinks import flush
 
 # Line breaks of every kind, a colour, a title, letters that turn the writing round, markup of rich and loguru, a record in JSON.
 BAD = 'a\nFORGED b\r\x1b[31mred\x1b]0;title\x07\u202eeltit\u2066\u2028FORGED\x85FORGED\x0bFORGED\x00[bold red]x[/bold red]<red>y</red>{"seq":1}'
@@ -216,6 +217,7 @@ def test_no_record_of_the_log_has_it(hostile, new_host, isolation, tmp_path):
     try:
         host.load("p", isolation=isolation)
         everything(host, isolation)
+        assert flush(5)
     finally:
         logger.disable("hostkit")
         for sink in sinks:
@@ -242,9 +244,11 @@ def test_neither_does_the_record_of_an_event(event):
     try:
         Events().emit(event)
         tell("INFO", BAD, plugin=BAD, request_id=BAD)
+        assert flush(5)
     finally:
         logger.disable("hostkit")
         logger.remove(sink)
+    assert len(records) == 2
     for record in records:
         harmless(record["message"])
         harmless(record["extra"]["plugin"], lines=1)

@@ -57,6 +57,10 @@ class Toy:
     def ask_health(self, deadline):
         return self._inner.ask_health(deadline)
 
+    @property
+    def settings_shown(self):
+        return self._inner.settings_shown
+
     def vitals(self):
         return self._inner.vitals()
 

@@ -14,6 +14,7 @@ import pytest
 
 import hostkit
 from hostkit import CallTimeout, HostkitError, PluginFailed, WorkerHung, testing
+from hostkit._sinks import flush
 
 UNWELL = """
     import os, threading, time
@@ -206,6 +207,7 @@ def test_a_log_sink_that_raises_harms_no_call(faulty, error, capsys):
                 bad.call("raise_", what="value")
             assert bad.call("fine") == "fine"
         bad.neighbour_answers()
+        assert flush(5)
     finally:
         logger.remove(handler)
     assert "its log can't be written" in capsys.readouterr().err

@@ -203,7 +203,8 @@ def test_config_is_validated_by_its_annotation_whatever_kind_it_is():
     for annotation in (ModelConfig, DataConfig, TableConfig, dict[str, int]):
         text = refused(lambda a=annotation: load(taking(a), {"precision": "four"}), "config")
         assert text.startswith("its config is wrong: precision: expected ")
-        assert text.endswith("'four'")
+        # Which keys a mapping has, and which of its values are secret, nobody says.
+        assert text.endswith("found a text" if annotation == dict[str, int] else "found 'four'")
     for annotation in (ModelConfig, DataConfig, TableConfig):
         text = refused(lambda a=annotation: load(taking(a), {"precison": 4}), "config")
         assert "did you mean 'precision'?" in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import fcntl
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -19,6 +21,7 @@ from loguru import logger
 
 import hostkit
 from hostkit._log import TAIL, OutputPipe, hear_plugins, tell, tell_of_plugin
+from hostkit._sinks import flush
 from hostkit._worker import _output
 from hostkit.testing import FakeClock
 
@@ -348,6 +351,7 @@ def test_a_sink_that_raises_harms_nobody(error, capsys):
     try:
         tell("INFO", "told")
         tell_of_plugin(20, "told", plugin="p", request_id="", source="s")
+        assert flush(5)
     finally:
         logger.remove(handler)
         logger.disable("hostkit")
@@ -366,6 +370,7 @@ def test_a_sink_that_raises_without_a_stderr_harms_nobody(monkeypatch):
                 stderr.close()
             monkeypatch.setattr(sys, "stderr", stderr)
             tell("INFO", "told")
+            assert flush(5)
     finally:
         logger.remove(handler)
         logger.disable("hostkit")
@@ -386,6 +391,321 @@ def test_an_application_that_asked_before_importing_hostkit_is_heard():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert "hello" in run.stderr
+
+
+# Sinks that are slow, stuck or curious.
+
+
+class Sink:
+    """A sink of an application, which hangs while it is shut."""
+
+    def __init__(self, act=lambda text: None):
+        self.records = []
+        self.open = threading.Event()
+        self.reached = threading.Event()
+        self.open.set()
+        self._act = act
+
+    @property
+    def texts(self):
+        assert flush(10)
+        return [record["message"] for record in self.records]
+
+    def __call__(self, message):
+        self.reached.set()
+        assert self.open.wait(30)
+        self.records.append(message.record)
+        self._act(message.record["message"])
+
+
+@pytest.fixture
+def sink():
+    """Add a sink for hostkit's log; it is opened and emptied after the test."""
+    added = []
+
+    def add(**options):
+        sink = Sink(**options)
+        added.append((logger.add(sink, level=0, catch=False), sink))
+        return sink
+
+    logger.enable("hostkit")
+    yield add
+    for _, each in added:
+        each.open.set()
+    flush(5)
+    for handler, _ in added:
+        logger.remove(handler)
+    logger.disable("hostkit")
+
+
+FRAGILE = """
+    import os
+    class P:
+        def execute(self, ctx, request):
+            if request == "die":
+                os.kill(os.getpid(), 9)
+            if request == "fail":
+                raise ValueError("failed")
+            return os.getpid()
+"""
+
+
+def test_a_sink_that_hangs_holds_up_no_call_and_no_new_worker(install, host, isolation, sink):
+    install("fragile", FRAGILE)
+    host.load("fragile", isolation=isolation)
+    stuck = sink()
+    flush(5)
+    stuck.open.clear()
+    began = time.monotonic()
+    ids = [f"r-{number}" for number in range(4)]
+    for request_id in ids:
+        with pytest.raises(hostkit.PluginFailed):
+            host.execute("fragile", "fail", request_id=request_id)
+    assert host.execute("fragile", "fine")
+    if isolation != "none":
+        with pytest.raises(hostkit.WorkerLost):
+            host.execute("fragile", "die")
+        assert host.execute("fragile", "fine")
+    host.unload("fragile")
+    assert time.monotonic() - began < 10
+    assert stuck.records == []
+    stuck.open.set()
+    assert any("closed" in text for text in stuck.texts)
+    assert [record["extra"]["request_id"] for record in stuck.records if record["message"].startswith("PluginFailed")] == ids
+    assert not any("dropped" in text for text in stuck.texts)
+
+
+def test_what_does_not_fit_while_a_sink_hangs_is_dropped_and_counted_in_one_line(sink):
+    stuck = sink()
+    stuck.open.clear()
+    tell("INFO", "first")
+    assert stuck.reached.wait(10)
+    for number in range(12_000):
+        tell("INFO", f"line {number}")
+    assert not flush(0.01)
+    stuck.open.set()
+    assert stuck.texts[0] == "first"
+    assert stuck.texts[1:-1] == [f"line {number}" for number in range(2_000, 12_000)]
+    [told] = [record for record in stuck.records if "dropped" in record["message"]]
+    assert stuck.records[-1] is told
+    assert told["message"].startswith("2000 records of hostkit's log were dropped here")
+    assert told["level"].name == "WARNING"
+    tell("INFO", "later")
+    assert stuck.texts[-1] == "later"
+
+
+def test_long_lines_that_wait_for_a_sink_need_limited_memory(sink):
+    stuck = sink()
+    stuck.open.clear()
+    tracemalloc.start()
+    for number in range(3_000):
+        tell_of_plugin(20, f"{number} " + "x" * 16_000, plugin="p", request_id="", source="s")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30_000_000
+    stuck.open.set()
+    assert len(stuck.texts) == 3_000
+    assert stuck.texts[-1].startswith("2999 x")
+    assert stuck.texts[-1].endswith("x [cut]")
+
+
+def test_a_record_is_of_the_time_thread_and_context_in_which_it_was_told(sink):
+    heard = sink()
+    heard.open.clear()
+    tell("INFO", "before")
+    assert heard.reached.wait(10)
+
+    def teller():
+        with logger.contextualize(tenant="acme"):
+            tell("INFO", "told", plugin="p", pid=7)
+
+    thread = threading.Thread(target=teller, name="teller")
+    thread.start()
+    thread.join()
+    ended = time.time()
+    logger.disable(__name__)  # what was told before is not lost by that
+    tell("INFO", "nobody wants this")
+    heard.open.set()
+    assert heard.texts == ["before", "told"]
+    logger.enable(__name__)
+    told = heard.records[1]
+    assert (told["thread"].name, told["thread"].id) == ("teller", thread.ident)
+    assert told["extra"] == {"tenant": "acme", "plugin": "p", "request_id": "", "pid": 7}
+    assert told["time"].timestamp() <= ended
+    assert (told["name"], told["function"], told["file"].name) == (__name__, "teller", "test_log.py")
+
+
+def test_a_sink_sees_the_context_variables_of_who_told(sink):
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+    heard = sink(act=lambda text: seen.append(tenant.get()))
+    tenant.set("acme")
+    tell("INFO", "told")
+    assert heard.texts == ["told"]
+    assert seen == ["acme"]
+
+
+def test_what_a_plugin_logs_in_this_process_is_written_at_once_and_after_what_was_told_before(sink):
+    hear_plugins()
+    heard = sink()
+    tell("INFO", "before")
+    logging.getLogger("hostkit.plugin.p").warning("mine")
+    assert [record["message"] for record in heard.records] == ["before", "mine"]
+    assert heard.records[1]["thread"].id == threading.get_ident()
+
+
+def test_a_sink_that_uses_the_host_itself_holds_up_nobody_and_ends(install, host, isolation, sink, capsys):
+    install("fragile", FRAGILE)
+    host.load("fragile", isolation=isolation)
+    answers = []
+
+    def curious(text):
+        if text.startswith("PluginFailed"):
+            answers.append(host.execute("fragile", "fine"))
+            with pytest.raises(hostkit.PluginFailed):
+                host.execute("fragile", "fail")
+
+    other = sink()
+    heard = sink(act=curious)
+    with pytest.raises(hostkit.PluginFailed):
+        host.execute("fragile", "fail")
+    assert len([text for text in heard.texts if text.startswith("PluginFailed")]) == len(answers) == 1
+    assert len([text for text in other.texts if text.startswith("PluginFailed")]) == 2
+    assert "its log can't be written: RuntimeError: Could not acquire internal lock" in capsys.readouterr().err
+
+
+def test_a_sink_may_close_the_host(install, new_host, sink):
+    install("fragile", FRAGILE)
+    host = new_host()
+    host.load("fragile")
+    closed = threading.Event()
+
+    def closing(text):
+        if text.startswith("PluginFailed"):
+            host.close()
+            closed.set()
+
+    sink(act=closing)
+    with pytest.raises(hostkit.PluginFailed):
+        host.execute("fragile", "fail")
+    assert closed.wait(10)
+
+
+def test_where_no_thread_can_be_started_a_record_is_written_by_who_tells(sink, monkeypatch):
+    def none_left(_):
+        raise RuntimeError("can't start new thread")
+
+    heard = sink()
+    flush(5)
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    tell("INFO", "one")
+    tell("INFO", "two")
+    assert [record["message"] for record in heard.records] == ["one", "two"]
+
+
+def run(code):
+    began = time.monotonic()
+    code = "import atexit, os, sys, threading\nfrom loguru import logger\nlogger.enable('hostkit')\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    return done, time.monotonic() - began
+
+
+def test_a_log_that_nobody_wants_needs_no_thread():
+    done, _ = run(
+        """
+        from hostkit._log import tell_of_plugin
+        def told():
+            tell_of_plugin(40, "told", plugin="p", request_id="", source="s")
+            return threading.active_count() - 1
+        logger.remove()
+        print(told())
+        logger.add(lambda _: None, level="CRITICAL")
+        print(told())
+        logger.add(lambda _: None)
+        logger.disable("hostkit")
+        print(told())
+        logger.enable("hostkit")
+        print(told())
+        """
+    )
+    assert done.stdout.split() == ["0", "0", "0", "1"]
+
+
+def test_what_is_told_last_is_written_before_the_interpreter_is_gone():
+    done, _ = run(
+        """
+        def last():
+            tell("INFO", "told at exit")
+        atexit.register(last)  # runs after hostkit's own, because it was registered before
+        logger.remove()
+        logger.add(sys.stderr, format="{message}")
+        from hostkit._log import tell
+        tell("INFO", "told before")
+        """
+    )
+    assert done.stderr.splitlines() == ["told before", "told at exit"]
+    assert done.returncode == 0
+
+
+def test_a_sink_that_hangs_holds_up_no_exit():
+    done, seconds = run(
+        """
+        atexit.unregister(logger.remove)  # loguru's own exit handler waits for every sink
+        def last():
+            tell("INFO", "told at exit")
+            print("ended")
+        atexit.register(last)
+        logger.remove()
+        reached = threading.Event()
+        def stuck(_):
+            reached.set()
+            threading.Event().wait()
+        logger.add(stuck)
+        from hostkit import Host
+        from hostkit._log import tell
+        host = Host()
+        tell("INFO", "told")
+        assert reached.wait(10)
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n")
+    assert seconds < 15
+
+
+def test_a_fork_tells_its_own_lines_and_not_those_that_wait_in_its_parent():
+    done, _ = run(
+        """
+        parent = os.getpid()
+        logger.remove()
+        logger.add(lambda message: os.write(1, f"{os.getpid() == parent} {message.record['message']}\\n".encode()))
+        from hostkit._log import tell
+        from hostkit._sinks import flush, lines
+        for number in range(300):
+            tell("INFO", f"line {number}")
+        lines._lock.acquire()  # as a thread may have it in the moment of the fork
+        child = os.fork()
+        if child == 0:
+            tell("INFO", "the child's")
+            assert flush(5)
+            os._exit(0)
+        lines._lock.release()
+        _, status = os.waitpid(child, 0)
+        assert flush(5)
+        sys.exit(status)
+        """
+    )
+    assert sorted(done.stdout.splitlines()) == sorted(["False the child's", *(f"True line {number}" for number in range(300))])
+    assert done.returncode == 0
+
+
+def test_the_command_line_shows_what_was_told_before_an_answer_before_it(install_demo, cli_process):
+    install_demo("p", "class P:\n    def execute(self, ctx, request):\n        print('printed')\n        return 'answer'\n")
+    process = cli_process("execute", "p", "-v", "--isolation", "process", stderr=subprocess.STDOUT)
+    said = process.communicate(timeout=60)[0].splitlines()
+    answered = said.index('"answer"')
+    assert any("loaded, isolation process" in line for line in said[:answered])
+    assert any("closed" in line for line in said[answered:])
+    assert process.returncode == 0
 
 
 # What a plugin logs.

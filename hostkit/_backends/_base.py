@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +45,11 @@ class Backend(Protocol):
     @property
     def hooks(self) -> Mapping[str, OfferedHook]:
         """Return the plugin's implementations of hooks, by the name of the function."""
+        ...
+
+    @property
+    def settings_shown(self) -> Collection[tuple[str, ...]]:
+        """Return the paths of those of the plugin's settings that it lets be shown (``_shown.py``)."""
         ...
 
     def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:  # Any: as the shape says

@@ -26,8 +26,8 @@ from .._shape import Shape
 from .._vitals import NONE, Vitals
 from .._worker._buffers import check_size
 from .._worker._data import DataError
-from .._worker._failure import describe, is_interrupt, message, type_name
-from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve
+from .._worker._failure import describe, is_interrupt, message, quotes_inputs, type_name
+from .._worker._loaded import ASYNC_GENERATOR, CALL, COROUTINE, LoadedPlugin, LoadFailure, construct, resolve, settings_shown
 from .._worker._loop import decoded, encoded, failure_of
 from .._worker._plugin_loop import PluginLoop
 from ._base import OfferedHook
@@ -66,15 +66,19 @@ class InProcess:
         if _NO_THREADS_AT_EXIT and self._loaded.closes:
             self._asking.stand_by()
         self.kind = self._loaded.kind
+        self.settings_shown = frozenset(self._loaded.settings)
         self.hooks = {name: OfferedHook(**hook.offer(isolated=False)) for name, hook in self._loaded.hooks.items()}
 
     def _load(self, opening: Opening) -> LoadedPlugin:
         try:
             target = opening.target if opening.target is not None else resolve(opening.entry_point)
-            loaded = LoadedPlugin(construct(target, opening.config), settle=self._settle)
+            plugin, settings = construct(target, opening.config), settings_shown(target, opening.config)
+            loaded = LoadedPlugin(plugin, settle=self._settle, settings=settings)
         except LoadFailure as failure:
             cause = failure.__cause__
-            said = {**describe(cause or failure), "kind": failure.kind, "text": str(failure)}
+            said = {**describe(cause or failure, inputs=False), "kind": failure.kind, "text": str(failure)}
+            if cause is not None and quotes_inputs(cause):
+                cause = None  # what pydantic found may be the plugin's own settings
             raise load_error(said, plugin=opening.name) from cause
         except (TypeError, NameError) as error:  # a hook implementation whose annotations are no data
             raise PluginLoadError(

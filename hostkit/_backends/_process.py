@@ -62,6 +62,7 @@ class Process:
         self.supervisor = Supervisor(opening)
         introduction = self.supervisor.start()
         self.kind = introduction.kind
+        self.settings_shown = frozenset(introduction.settings)
         self.hooks = {name: OfferedHook(**dict(hook)) for name, hook in introduction.hooks.items()}
 
     def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:

@@ -15,7 +15,7 @@ from . import _failure, _lifeline, _limits, _output
 from ._arena import have
 from ._control import Control
 from ._frames import BOOT, ERROR, PROTOCOL, READY, Assembler, packed, send_all
-from ._loaded import LoadedPlugin, LoadFailure, construct, resolve
+from ._loaded import LoadedPlugin, LoadFailure, construct, resolve, settings_shown
 from ._loop import Server
 from ._offspring import let_see_packages
 
@@ -117,10 +117,12 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
     server = Server(said, caller, ballast)
     try:
         target = _by_value(boot.buffers) if boot.buffers else resolve(said["entry_point"])
-        server.loaded = LoadedPlugin(construct(target, said["config"]), settle=server.settle)
+        config = _given(said)
+        plugin, settings = construct(target, config), settings_shown(target, config)
+        server.loaded = LoadedPlugin(plugin, settle=server.settle, settings=settings)
         return server
     except LoadFailure as failure:
-        error = {**_failure.describe(failure.__cause__ or failure), "kind": failure.kind, "text": str(failure)}
+        error = {**_failure.describe(failure.__cause__ or failure, inputs=False), "kind": failure.kind, "text": str(failure)}
         if said.get("verified") is not None:
             error.update(_integrity(failure))
     except BaseException as raised:  # nothing of the plugin may end the worker without a word
@@ -128,6 +130,14 @@ def _load(said: dict[str, Any], boot: Frame, control: _socket.socket, ballast: b
     _answer(control, ERROR, error)
     _flush()
     os._exit(1)
+
+
+def _given(said: dict[str, Any]) -> Any:
+    if not said.get("secrets"):
+        return said["config"]
+    from ._showable import Given
+
+    return Given(said["config"], said["secrets"])
 
 
 def _integrity(failure: LoadFailure) -> dict[str, str]:
@@ -163,6 +173,7 @@ def _introduction(said: dict[str, Any], loaded: LoadedPlugin) -> dict[str, Any]:
         "python": ".".join(map(str, sys.version_info[:3])),
         "kind": loaded.kind,
         "hooks": {name: hook.offer(isolated=True) for name, hook in loaded.hooks.items()},
+        "settings": loaded.settings,
     }
 
 

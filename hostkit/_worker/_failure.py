@@ -9,6 +9,7 @@ whatever asks the exception itself stands in a ``try`` of its own, and the rest 
 from __future__ import annotations
 
 import errno
+import sys
 
 from .._errors import CallCancelled, CallTimeout, RetryableError
 
@@ -29,8 +30,8 @@ _MOST_LINKS = 64
 _MOST_FRAMES = 32
 
 
-def describe(error: BaseException) -> dict[str, Any]:
-    """Return what the host needs to know of ``error``; never raises."""
+def describe(error: BaseException, *, inputs: bool = True) -> dict[str, Any]:
+    """Return what the host needs to know of ``error``; never raises. ``inputs`` as of ``message``."""
     # issubclass and not isinstance, which would ask the exception for its __class__.
     kind = type(error)
     facts: dict[str, Any] = {
@@ -42,8 +43,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     if denied:
         facts["denied"] = denied
     try:
-        text = _clip(_text(error), TRACEBACK_LIMIT)
-        return {"type": type_name(error), "message": message(error), "traceback": text, **facts}
+        text = _clip(_text(error, inputs=inputs), TRACEBACK_LIMIT)
+        return {"type": type_name(error), "message": message(error, inputs=inputs), "traceback": text, **facts}
     except BaseException:  # no memory, or no room on the stack: the error must still arrive
         return {"type": "unknown", "message": "an exception that can't be described", "traceback": "", **facts}
 
@@ -124,12 +125,30 @@ def class_name(kind: type) -> str:
         return "unknown"
 
 
-def message(error: BaseException) -> str:
-    """Return an exception's text, clipped; never raises."""
+def message(error: BaseException, *, inputs: bool = True) -> str:
+    """Return an exception's text, clipped; never raises. Without ``inputs``, pydantic doesn't say what it found."""
     try:
-        return clean(_clip(_exact(str(error)), MESSAGE_LIMIT))
+        return clean(_clip(_exact(str(error if inputs else _without_inputs(error))), MESSAGE_LIMIT))
     except BaseException as failed:  # foreign __str__
         return f"<its text raised {type_name(failed)}>"
+
+
+def quotes_inputs(error: BaseException) -> bool:
+    """Whether an exception, or one that hangs on it, quotes what pydantic found."""
+    return any(_is_pydantics(each) for each in _all_in(error))
+
+
+def _is_pydantics(error: BaseException) -> bool:
+    kind = getattr(sys.modules.get("pydantic_core"), "ValidationError", None)
+    return kind is not None and issubclass(type(error), kind)
+
+
+def _without_inputs(error: Any) -> object:
+    if not _is_pydantics(error):
+        return error
+    rows = error.errors(include_url=False, include_input=False, include_context=False)
+    places = ("".join((".".join(map(str, row["loc"])), ": ") if row["loc"] else ()) + str(row["msg"]) for row in rows[:_MOST_LINKS])
+    return f"{len(rows)} of its values are wrong for {error.title}: {'; '.join(places)}"
 
 
 def clean(text: str) -> str:
@@ -142,11 +161,11 @@ def _exact(text: str) -> str:
     return text if type(text) is str else str.__add__("", text)
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, *, inputs: bool) -> str:
     try:
-        return clean("".join(_Formatted().lines(error)))
+        return clean("".join(_Formatted(inputs=inputs).lines(error)))
     except BaseException:  # no room on the stack, or source files that can't be read
-        return f"{type_name(error)}: {message(error)}\n"
+        return f"{type_name(error)}: {message(error, inputs=inputs)}\n"
 
 
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -156,8 +175,9 @@ _CONTEXT = "\nDuring handling of the above exception, another exception occurred
 class _Formatted:
     """The lines of one exception with everything that hangs on it; of groups, up to a number of exceptions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inputs: bool) -> None:
         self._left = _MOST_LINKS
+        self._inputs = inputs
 
     def lines(self, error: BaseException) -> list[str]:
         found: list[str] = []
@@ -165,7 +185,7 @@ class _Formatted:
             self._left -= 1
             found.append(heading)
             found.extend(_guarded(lambda link=link: _stack(link)))  # type: ignore[misc]
-            found.extend(_guarded(lambda link=link: _said(link)))  # type: ignore[misc]
+            found.extend(_guarded(lambda link=link: _said(link, inputs=self._inputs)))  # type: ignore[misc]
             found.extend(_guarded(lambda link=link: _notes(link)))  # type: ignore[misc]
             found.extend(_guarded(lambda link=link: self._members(link)))  # type: ignore[misc]
         return found
@@ -258,8 +278,8 @@ def _is_ours(frame: FrameType) -> bool:
     )
 
 
-def _said(error: BaseException) -> list[str]:
-    words = f"{type_name(error)}: {message(error)}\n"
+def _said(error: BaseException, *, inputs: bool) -> list[str]:
+    words = f"{type_name(error)}: {message(error, inputs=inputs)}\n"
     if not issubclass(type(error), SyntaxError):
         return [words]
     import traceback

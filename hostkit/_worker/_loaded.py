@@ -44,9 +44,13 @@ class LoadedPlugin:
     execute: Callable[[Any, Any], Any] | None
     kind: str
 
-    def __init__(self, plugin: Any, *, settle: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self, plugin: Any, *, settle: Callable[[Any], Any] | None = None, settings: list[tuple[str, ...]] | None = None
+    ) -> None:
         self.plugin = plugin
         self.settle = settle or _run_alone
+        # The paths of its settings that may be shown.
+        self.settings = settings or []
         try:
             self._look()
         except LoadFailure:
@@ -189,7 +193,22 @@ def construct(target: Any, config: Mapping[str, Any]) -> Any:
     except BaseException as error:  # a plugin's __init__ is foreign code
         if is_interrupt(error):
             raise
-        raise LoadFailure("init", f"{target.__name__}() raised {type_name(error)}: {message(error)}") from error
+        words = message(error, inputs=False)
+        raise LoadFailure("init", f"{target.__name__}() raised {type_name(error)}: {words}") from error
+
+
+def settings_shown(target: Any, config: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the paths of those settings of a plugin's class that may be shown. Never raises."""
+    if not config or not isinstance(target, type):
+        return []
+    from ._showable import showable  # only a plugin with a config pays for it
+
+    try:
+        return showable(evaluated(_maker(target), "config"))
+    except BaseException as error:  # attributes of a plugin are foreign code
+        if is_interrupt(error):
+            raise
+        return []
 
 
 def _arguments(target: type, config: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -230,11 +249,14 @@ def _as_it_is(target: Any, config: Mapping[str, Any]) -> Any:
 
 
 def _validated(maker: Any, config: Mapping[str, Any]) -> Any:
+    annotation: Any = None
     try:
         annotation = evaluated(maker, "config")
         return codec_for(annotation).decode(dump_json(dict(config)))
     except DataError as error:
-        raise LoadFailure("config", f"its config is wrong: {error}") from None
+        from ._showable import without_values
+
+        raise LoadFailure("config", f"its config is wrong: {without_values(error, annotation, config)}") from None
     except (TypeError, NameError) as error:
         raise LoadFailure("contract", f"the annotation of config can't be used: {message(error)}") from error
 

@@ -80,7 +80,7 @@ class Structure:
             return literal(arguments)
         if form == "Union":
             return self._union(arguments)
-        if form in _QUALIFIERS:
+        if form in QUALIFIERS:
             return self._for(arguments[0])
         return self._class(origin or annotation, arguments)
 
@@ -94,12 +94,12 @@ class Structure:
         if hasattr(kind, "__required_keys__"):
             return self._once(kind, lambda: self._typed_dict(kind))
         home = (home_of(kind), kind.__name__)
-        if home in _MAPPINGS:
+        if home in MAPPINGS:
             return self._mapping(arguments)
         if kind is tuple:
             return self._tuple(arguments)
-        if home in _SEQUENCES:
-            return self._sequence(arguments, _SEQUENCES[home])
+        if home in SEQUENCES:
+            return self._sequence(arguments, SEQUENCES[home])
         if ("enum", "Enum") in {(base.__module__, base.__name__) for base in kind.__mro__}:
             return enumeration(kind)
         if home in PARSED:
@@ -299,11 +299,11 @@ class _Chosen(threading.local):
         self.now: dict[tuple[int, int], tuple[Any, ...]] = {}
 
 
-_QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
+QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
 
 
-_MAPPINGS = {("builtins", "dict"), ("collections.abc", "Mapping"), ("collections.abc", "MutableMapping")}
-_SEQUENCES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
+MAPPINGS = {("builtins", "dict"), ("collections.abc", "Mapping"), ("collections.abc", "MutableMapping")}
+SEQUENCES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
     ("builtins", "list"): list,
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,

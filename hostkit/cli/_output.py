@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
@@ -21,10 +21,11 @@ class OutputFailed(Exception):
 
 
 class Output:
-    """Writes answers; every line is on its way when a method returns."""
+    """Writes answers, each of them after ``before``; every line is on its way when a method returns."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, before: Callable[[], object] = lambda: None) -> None:
         self.stream = stream
+        self._before = before
         self.terminal = stream is not None and stream.isatty()
 
     def line(self, text: str) -> None:
@@ -32,6 +33,7 @@ class Output:
         if self.stream is None:
             raise OutputFailed("stdout is closed")
         encoding = self.stream.encoding or "utf-8"
+        self._before()
         try:
             self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             self.stream.flush()
@@ -49,19 +51,22 @@ class Output:
 
 
 @contextmanager
-def kept_from_plugins() -> Iterator[Output]:
-    """Give stdout to the block alone: what a plugin in this process prints, also from C code or a child, goes to stderr."""
+def kept_from_plugins(before: Callable[[], object]) -> Iterator[Output]:
+    """Give stdout to the block alone: what a plugin in this process prints, also from C code or a child, goes to stderr.
+
+    ``before`` is called before each answer.
+    """
     real = sys.stdout
     if real is None or not _is_process_stdout(real):
         with redirect_stdout(sys.stderr):
-            yield Output(real)
+            yield Output(real, before)
         return
     _flush(real)
     kept = os.dup(1)
     try:
         _redirect(1, to=2)
         with open(kept, "w", encoding=real.encoding, errors="backslashreplace", closefd=False) as answers:
-            yield Output(answers)
+            yield Output(answers, before)
     finally:
         _flush(real)  # what was printed must not wait until stdout is itself again
         os.dup2(kept, 1)

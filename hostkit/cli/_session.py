@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How long an interrupted host may take to close: a cancelled call gets the first second, the plugin's own close() the rest.
 _HURRY = 2.0
+# How long an answer may wait for the log lines of before to be on stderr.
+_LOG_LIMIT = 1.0
 
 
 class Session:
@@ -131,8 +133,9 @@ class Session:
     def host(self) -> Iterator[tuple[Host, Output]]:
         """Open a host, with stdout for the answers alone; it is closed in a hurry after a signal."""
         from .._host import Host
+        from .._sinks import flush
 
-        with self.log_on_stderr(), kept_from_plugins() as output:
+        with self.log_on_stderr(), kept_from_plugins(lambda: flush(_LOG_LIMIT)) as output:
             host = Host(self.app, config=self.config)
             try:
                 yield host, output
@@ -144,6 +147,8 @@ class Session:
     def log_on_stderr(self) -> Iterator[None]:
         """Tell hostkit's log on stderr, as much of it as was asked for."""
         from loguru import logger
+
+        from .._sinks import flush
 
         levels = ("WARNING", "INFO", "DEBUG")
         with suppress(ValueError):
@@ -158,6 +163,7 @@ class Session:
         try:
             yield
         finally:
+            flush(_LOG_LIMIT)
             logger.disable("hostkit")
             logger.remove(handler)
 

@@ -85,10 +85,15 @@ def _told_once(log: Sequence[dict[str, Any]], name: str, request_id: str, word: 
 
 @contextmanager
 def hear() -> Iterator[list[dict[str, Any]]]:
-    """Collect hostkit's log as dictionaries with text, level, plugin and request_id. Turns the log on, and off again."""
+    """Collect hostkit's log as dictionaries with text, level, plugin and request_id. Turns the log on, and off again.
+
+    Hostkit's records are written by a thread of their own; whoever looks at the list waits for those that were told before.
+    """
     from loguru import logger
 
-    records: list[dict[str, Any]] = []
+    from hostkit._sinks import flush
+
+    records = _Heard()
 
     def sink(message: Any) -> None:  # Any: loguru has no class to import at run time
         record = message.record
@@ -99,5 +104,27 @@ def hear() -> Iterator[list[dict[str, Any]]]:
     try:
         yield records
     finally:
+        flush(_PATIENCE)
         logger.remove(handler)
         logger.disable("hostkit")
+
+
+def _after_a_flush(name: str) -> Callable[..., Any]:
+    plain: Callable[..., Any] = getattr(list, name)
+
+    def looked(self: list[Any], *arguments: Any) -> Any:
+        from hostkit._sinks import flush
+
+        flush(_PATIENCE)
+        return plain(self, *arguments)
+
+    return looked
+
+
+_LOOKS = ("__iter__", "__len__", "__getitem__", "__contains__", "__eq__", "__ne__", "__repr__", "__reversed__")
+# A list that is complete whenever it is looked at.
+_Heard: type[list[dict[str, Any]]] = type(
+    "_Heard", (list,), {name: _after_a_flush(name) for name in (*_LOOKS, "clear", "copy", "count", "index", "pop")}
+)
+# Seconds.
+_PATIENCE = 5.0

@@ -28,6 +28,7 @@ from hostkit._opening import Opening, Settings
 from hostkit._questions import Questions, spoken
 from hostkit._raised import load_error
 from hostkit._shape import UNTYPED, Shape
+from hostkit._sinks import flush
 from hostkit._wires import Ends
 from hostkit._worker._data import DataError
 from hostkit._worker._frames import ERROR, HEALTH, READY, RESULT, Frame, FrameError
@@ -123,6 +124,7 @@ def outputs(source: str, data: bytes) -> None:
         os.close(write)
         pipe.close()
     assert len(pipe.tail) <= TAIL
+    assert flush(5)
     for record in TOLD:
         text = record["message"]
         is_text(text)
