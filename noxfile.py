@@ -11,6 +11,7 @@ SAMPLES = [
     "./sample_plugins/calculator-plugin",
     "./sample_plugins/escape-plugin",
     "./sample_plugins/image-plugin",
+    "./sample_plugins/ops-host",
     "./sample_plugins/text-host",
     "./sample_plugins/text-hooks-plugin",
     "./sample_plugins/user-auth-plugin",
