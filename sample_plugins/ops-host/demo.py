@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
                 demo.page(address, token)
                 demo.toggle(address, token)
                 demo.kill(host.pid, port)
+                demo.record(log)
                 demo.secret(address, token, log, traces)
                 if "--stay" in arguments:
                     demo.stay(host.pid, port, f"{address}/#token={token}")
@@ -204,6 +205,19 @@ class Demo:
         )
         calls = _total(after, "hostkit_calls_total", "signer") - _total(before, "hostkit_calls_total", "signer")
         self.check(restarts == 1, f"{restarts:.0f} restart, and {calls:.0f} more calls of the signer")
+
+    def record(self, file: Path) -> None:
+        """Show what the log has of a call that failed."""
+        _say("The last call that failed, as a record of the log:")
+        records = [json.loads(line)["record"] for line in file.read_text().splitlines()]
+        failed = [record for record in records if "outcome" in record["extra"]]
+        for name, value in sorted(failed[-1]["extra"].items()) if failed else ():
+            print(f"  {name} = {value}")
+        self.check(failed, f"{len(failed)} failed calls are in the log")
+        whole = all(
+            record["extra"]["plugin"] and record["extra"]["request_id"] and record["extra"]["outcome"] != "ok" for record in failed
+        )
+        self.check(whole, "each with its plugin, its request id and its outcome")
 
     def stay(self, pid: int, port: int, address: str) -> None:
         """Leave all of it to a person."""
