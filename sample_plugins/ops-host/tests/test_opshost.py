@@ -8,7 +8,7 @@ import threading
 import pytest
 from flaky_plugin import FlakyConfig
 from leaky_plugin import LeakyConfig
-from opshost import Load, Stream, Tally
+from opshost import CONFIG, Load, Stream, Tally, configured
 
 import hostkit
 from hostkit.testing import isolations
@@ -112,6 +112,11 @@ def test_every_call_of_the_load_is_counted_by_its_outcome(host):
     assert outcomes["PluginFailed"] + outcomes.get("CircuitOpen", 0) > 0
     assert sum(outcomes.values()) == load.tally.begun
     assert load.tally.lost == 0
+
+
+def test_only_exporters_that_are_installed_are_asked_for(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", {"prometheus_client": object()}.get)
+    assert configured(CONFIG, metrics="127.0.0.1:1234")["exporters"].keys() == {"loguru", "prometheus"}
 
 
 def test_a_call_that_has_not_ended_is_lost():
