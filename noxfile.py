@@ -11,6 +11,7 @@ SAMPLES = [
     "./sample_plugins/calculator-plugin",
     "./sample_plugins/escape-plugin",
     "./sample_plugins/image-plugin",
+    "./sample_plugins/ops-host",
     "./sample_plugins/text-host",
     "./sample_plugins/text-hooks-plugin",
     "./sample_plugins/user-auth-plugin",
@@ -29,6 +30,22 @@ def demo(session: nox.Session) -> None:
     session.run(*hostkit, "health", "calculator")
     session.run(*hostkit, "info", "calculator")
     session.run("python", "-m", "texthost", "the quick brown fox", "--isolation", "process")
+
+
+@nox.session(name="demo-ops")
+def demo_ops(session: nox.Session) -> None:
+    """Watch five plugins under load by every means there is, and check what they say; ``-- --stay`` leaves all of it running for a look."""
+    session.install(".[top,web,prometheus,otel]", "opentelemetry-sdk>=1.40", *SAMPLES)
+    # After Ctrl-C it ends what it has started, and says how that went.
+    session.run("python", "sample_plugins/ops-host/demo.py", *session.posargs, interrupt_timeout=60)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """Make docs/images anew from real runs, all of them or those that are named: ``-- worker-restart``. Screenshots need Chromium."""
+    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "pictures")
+    session.install(".[top,web,prometheus,otel]", *groups, *SAMPLES)
+    session.run("python", "docs/pictures", *session.posargs)
 
 
 @nox.session
