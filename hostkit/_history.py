@@ -26,9 +26,15 @@ class Ring:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards both
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Add one entry, as JSON data."""
+    def add(self, entry: dict[str, Any], *, in_place_of: str = "") -> None:
+        """Add one entry, as JSON data; in place of the one that has the same under that key, if any, and counting its ``times``."""
         with self._lock:
+            if in_place_of:
+                for other in self._entries:
+                    if other[1][in_place_of] == entry[in_place_of]:
+                        entry["times"] += other[1]["times"]
+                        self._entries.remove(other)
+                        break
             self._entries.append((next(self._numbers), entry))
 
     def after(self, number: int) -> dict[str, Any]:
@@ -67,11 +73,11 @@ class History:
                 ring = rings[plugin] = Ring(most)
             return ring
 
-    def ended(self, call: Call) -> None:
-        """Note what went wrong."""
+    def failed(self, call: Call) -> None:
+        """Note what went wrong. Of refusals there may be thousands a second, one like the other: the last one of each kind is kept, with
+        their number, so that they don't push out what the plugin raised."""
         failure = call.failure
-        if failure is None:
-            return
+        assert failure is not None
         self.errors(call.plugin).add(
             {
                 "at": time.time(),
@@ -82,7 +88,9 @@ class History:
                 "remote_type": on_one_line(failure.remote_type)[:_MOST],
                 "remote_traceback": _lines(failure.remote_traceback),
                 "stderr_tail": _lines(failure.stderr),
-            }
+                "times": 1,
+            },
+            in_place_of="type" if failure.refused else "",
         )
 
     def event(self, event: Event) -> None:

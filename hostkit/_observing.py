@@ -8,14 +8,14 @@ It is put in front of the record's verbs while somebody watches, and taken away 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._contract import ExecutionContext
-from ._errors import HostkitError
+from ._errors import HostkitError, Rejected
 from ._meter import Meter
 from ._shape import Shape
 from ._worker._failure import message, type_name
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Failure:
     """What a caller got instead of an answer, as text: an exception would hold every object of the call for as long as it waits here.
 
-    ``kind`` is the qualified name of the error's class; ``remote_type`` and ``remote_traceback`` are what the plugin raised, ``stderr`` the
+    ``kind`` is the name of the error's class, ``refused`` whether the call never reached the plugin; ``remote_type`` and ``remote_traceback`` are what the plugin raised, ``stderr`` the
     last words of its worker. They are the plugin's words: escape them.
     """
 
@@ -38,6 +38,7 @@ class Failure:
     remote_type: str = ""
     remote_traceback: str = ""
     stderr: str = ""
+    refused: bool = False
 
 
 class Call:
@@ -71,7 +72,8 @@ class Call:
         """Note what the caller gets instead of an answer."""
         self.outcome = outcome_of(error)
         said = {name: _text(error, theirs) for name, theirs in _SAID.items()}
-        self.failure = Failure(type_name(error)[:_MOST], message(error)[:_MOST], **said)
+        kind = type_name(error)[:_MOST].removeprefix(f"{HostkitError.__module__}.")
+        self.failure = Failure(kind, message(error)[:_MOST], **said, refused=isinstance(error, Rejected))
 
 
 # Characters of a message that are kept, and of a traceback, from its end.
@@ -96,14 +98,6 @@ def outcome_of(error: BaseException) -> str:
     return "Interrupted" if interrupted else "Other"
 
 
-class Mourner(Protocol):
-    """Who is told of calls that failed, as an observer is."""
-
-    def ended(self, call: Call) -> object:
-        """Note that one has failed."""
-        ...
-
-
 class Observer(Protocol):
     """Who watches calls. Both are called on the caller's own thread, must not block, and must not raise."""
 
@@ -114,6 +108,10 @@ class Observer(Protocol):
     def ended(self, call: Call) -> object:
         """Note that it has ended, whichever way."""
         ...
+
+
+# Is told, as an observer is, of a call that has failed.
+OnFailure = Callable[[Call], object]
 
 
 class Walks(Protocol):
@@ -140,12 +138,13 @@ class Watched(Walks, Protocol):
 
 
 class Observed:
-    """A record's verbs, watched: its calls are counted by ``meter`` and told to ``observers``; to ``mourners`` only if they failed."""
+    """A record's verbs, watched: its calls are counted by ``meter`` and told to ``observers``; those that
+    failed to ``on_failure``, too."""
 
-    def __init__(self, record: Watched, meter: Meter, observers: Sequence[Observer], mourners: Sequence[Mourner]) -> None:
+    def __init__(self, record: Watched, meter: Meter, observers: Sequence[Observer], on_failure: Sequence[OnFailure]) -> None:
         self.meter = meter
         self.observers = tuple(observers)
-        self._mourners = tuple(mourners)
+        self._on_failure = tuple(on_failure)
         self._record = record
 
     def _begin(self, context: ExecutionContext, verb: str, hook: str = "") -> Call:
@@ -161,8 +160,8 @@ class Observed:
         for observer in self.observers:
             observer.ended(call)
         if call.failure is not None:
-            for mourner in self._mourners:
-                mourner.ended(call)
+            for tell in self._on_failure:
+                tell(call)
 
     def call(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
         """Answer one call."""

@@ -20,7 +20,7 @@ from ._events import Event, Events
 from ._exporters import EXPORTERS, Choosy, Exporter, Exposition, Source
 from ._log import tell
 from ._meter import Meter
-from ._observing import Call, Mourner, Observed
+from ._observing import Call, Observed, OnFailure
 from ._outlet import Outlet
 from ._worker._failure import is_interrupt, message, type_name
 
@@ -107,12 +107,12 @@ class Telemetry:
         """Let calls of these plugins go by their observers, or by nobody. What a meter has counted it keeps. The caller holds the lock."""
         told = [delivery for delivery in self._deliveries.values() if delivery.told]
         observers = [delivery for delivery in told if not delivery.only_failed]
-        mourners: list[Mourner] = [delivery for delivery in told if delivery.only_failed]
+        on_failure: list[OnFailure] = [delivery.ended for delivery in told if delivery.only_failed]
         if self.history is not None:
-            mourners.append(self.history)
+            on_failure.append(self.history.failed)
         for record in records:
             meter = record.front.meter if isinstance(record.front, Observed) else Meter()
-            record.front = Observed(record, meter, observers, mourners) if self.on else record
+            record.front = Observed(record, meter, observers, on_failure) if self.on else record
             record.tells = "loguru" not in self._deliveries
 
     def _listen(self) -> None:

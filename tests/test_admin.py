@@ -82,13 +82,22 @@ def test_errors_log_and_events_can_be_looked_back_at(watched: hostkit.Host, ask:
     with pytest.raises(hostkit.PluginFailed):
         watched.execute("flaky", "fail", request_id="r1")
     (error,) = ask("plugin", name="flaky")["errors"]
-    assert error["type"].endswith("PluginFailed")
+    assert error["type"] == "PluginFailed"
     assert error["request_id"] == "r1"
     assert "ValueError: no\\x1b[31m red" in error["remote_traceback"]
     assert "\x1b" not in json.dumps(error)
     line = until(lambda: [line for line in ask("log", name="flaky")["entries"] if "asked for fail" in line["text"]])[0]
     assert (line["level"], line["request_id"]) == ("INFO", "r1")
     assert [event["type"] for event in ask("events")["entries"]] == ["PluginLoaded"]
+
+
+def test_refusals_do_not_push_out_what_the_plugin_raised(watched: hostkit.Host, ask: Any) -> None:
+    """An open circuit refuses thousands a second."""
+    for _ in range(200):
+        with pytest.raises((hostkit.PluginFailed, hostkit.CircuitOpen)):
+            watched.execute("flaky", "fail")
+    errors = ask("plugin", name="flaky")["errors"]
+    assert [(error["type"], error["times"]) for error in errors] == [("PluginFailed", 1)] * 5 + [("CircuitOpen", 195)]
 
 
 def test_only_what_is_new_is_told_again(watched: hostkit.Host, ask: Any) -> None:

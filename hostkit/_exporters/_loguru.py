@@ -87,7 +87,7 @@ def _fields(call: Call) -> dict[str, Any]:  # Any: plain data
         fields["trace_id"], fields["span_id"] = found.groups()
     failure = call.failure
     if failure is not None:
-        fields["error"] = on_one_line(failure.kind.removeprefix("hostkit._errors."))
+        fields["error"] = on_one_line(failure.kind)
         fields["why"] = on_one_line(failure.message)
         fields["phase"] = failure.phase
         if failure.remote_type:

@@ -203,6 +203,8 @@ def _value(value: object) -> str:
 
 def _add_error(text: Text, error: Mapping[str, Any], *, traceback: bool) -> None:
     text.append(f"  {clock(error.get('at'))} ").append(_value(error.get("type", "")), "bold red")
+    if (times := error.get("times", 1)) != 1:
+        text.append(f" {_value(times)} times, the last one", "bold red")
     text.append(f" in {_value(error.get('phase') or '-')}, request {_value(error.get('request_id') or '-')}\n", "dim")
     text.append(f"    {_value(error.get('message', ''))}\n")
     for heading, key in (("in the plugin", "remote_traceback"), ("last words on stderr", "stderr_tail")):

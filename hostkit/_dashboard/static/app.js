@@ -531,7 +531,7 @@ function renderErrors(errors) {
   write($("p-errors-count"), errors.length ? `the last ${errors.length}` : "");
   const open = new Set([...$("p-errors").querySelectorAll("details[open]")].map((one) => one.dataset.key));
   const items = errors.slice().reverse().map((error) => {
-    const summary = make("summary", "", make("time", "", moment(error.at)), make("span", "kind", oneLine(error.type.replace(/^hostkit\._errors\./, ""), 80)), make("span", "text", foreign(error.message, 300)));
+    const summary = make("summary", "", make("time", "", moment(error.at)), make("span", "kind", oneLine(error.type, 80) + (error.times > 1 ? ` × ${error.times.toLocaleString("en")}` : "")), make("span", "text", foreign(error.message, 300)));
     const item = make("details", "", summary);
     item.dataset.key = `${error.at} ${error.request_id}`;
     item.open = open.has(item.dataset.key);
