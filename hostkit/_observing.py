@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Failure:
     """What a caller got instead of an answer, as text: an exception would hold every object of the call for as long as it waits here.
 
-    ``kind`` is the name of the error's class, ``refused`` whether the call never reached the plugin; ``remote_type`` and ``remote_traceback`` are what the plugin raised, ``stderr`` the
-    last words of its worker. They are the plugin's words: escape them.
+    ``kind`` is the name of the error's class, ``refused`` whether the call never reached the plugin; ``remote_type`` and
+    ``remote_traceback`` are what the plugin raised, ``stderr`` the last words of its worker. They are the plugin's words: escape them.
     """
 
     kind: str
