@@ -13,8 +13,10 @@ else's user gets in. The key lies beside the socket, for its owner to read: a co
 from __future__ import annotations
 
 import hmac
+import itertools
 import json
 import os
+import re
 import secrets
 import socket
 import stat
@@ -34,6 +36,9 @@ from ._worker._failure import message, type_name
 MOST = 64 * 1024
 _CLIENTS = 32
 _KEY_TIME, _SEND_TIME, _IDLE_TIME = 5.0, 10.0, 600.0
+# Hosts of one application in one process that listen by themselves.
+_HOSTS = 1000
+_NAME = re.compile(r"([0-9]{1,9})-(.+?)(?:\.[0-9]+)?\.sock(?:\.key)?")
 # sockaddr_un.sun_path, unix(7).
 _LONGEST_PATH = 107
 
@@ -45,14 +50,16 @@ def directory() -> Path:
 
 
 def named(app: str) -> Path:
-    """Return where a host of this process listens by itself."""
-    return directory() / f"{os.getpid()}-{app}.sock"
+    """Return where a host of this process listens by itself: another place for each that there is."""
+    own = directory() / f"{os.getpid()}-{app}.sock"
+    others = (own.with_suffix(f".{number}.sock") for number in itertools.count(2))
+    return next(path for path in (own, *itertools.islice(others, _HOSTS)) if not path.exists())
 
 
 def owner(name: str) -> tuple[int, str]:
     """Return the process and the application of a file that is named so; 0 for another one."""
-    pid, _, rest = name.partition("-")
-    return (int(pid) if pid.isdecimal() and len(pid) < 10 else 0), rest.partition(".sock")[0]
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), match[2]) if match else (0, "")
 
 
 def key_of(path: Path) -> Path:
@@ -108,8 +115,8 @@ class AdminSocket:
             self._hang_up(client)
 
     def _converse(self, client: socket.socket) -> None:
+        lines = _Lines(client)
         try:
-            lines = _Lines(client)
             if self._is_let_in(client, lines):
                 while (line := lines.next(_IDLE_TIME)) is not None:
                     lines.send(self._answered(line))

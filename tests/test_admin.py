@@ -60,6 +60,19 @@ def test_a_host_is_found_by_its_process_and_application(watched: hostkit.Host) -
     assert list(running.path.parent.iterdir()) == []
 
 
+def test_two_hosts_of_one_process_are_told_apart(watched: hostkit.Host, new_host: Callable[..., hostkit.Host]) -> None:
+    other = new_host("hostkit.two", admin=True)
+    same = new_host(admin=True)
+    hosts = found()
+    assert sorted(host.app for host in hosts) == ["hostkit", "hostkit", "hostkit.two"]
+    for host in hosts:
+        with Attached(host.path) as attached:
+            assert attached.ask("snapshot")["app"] == host.app
+    same.close()
+    other.close()
+    assert len(found()) == 1
+
+
 def test_the_snapshot_has_what_calls_did(watched: hostkit.Host, ask: Any, isolation: str) -> None:
     watched.load("flaky", isolation=isolation)
     for request in ("a", "b", "fail"):
