@@ -31,7 +31,6 @@ from hostkit._top._rows import Past, look
 textual = pytest.importorskip("textual")
 
 from hostkit._top._app import Top  # noqa: E402 - only where textual is
-from hostkit._top._picture import picture  # noqa: E402
 from hostkit._top._plugin import Lines  # noqa: E402
 from hostkit._top._plugins import Plugins  # noqa: E402
 
@@ -611,13 +610,6 @@ def test_once_prints_a_plain_table_and_json_the_snapshot(cli, new_host, install,
     assert json.loads(cli("top", "--socket", str(path), "--json").stdout)["plugins"][0]["calls"]["outcomes"] == {"ok": 1}
     # Not a terminal: the same as --once.
     assert cli("top", "--socket", str(path), "--interval", "0.1").stdout.splitlines()[0] == heading
-
-
-def test_a_picture_of_the_view_is_made_without_a_terminal():
-    drawn = picture(Fake(plugin("[red]calculator")), cells=(80, 24), seconds=0.3, keys=["enter"], interval=0.1)
-    assert drawn.startswith("<svg")
-    assert "[red]calculator" in drawn
-    assert "url(" not in drawn.replace("url(#", "")
 
 
 def test_without_textual_the_view_is_refused_with_the_command_that_installs_it(cli, monkeypatch):
