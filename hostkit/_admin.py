@@ -77,7 +77,9 @@ class Verbs:
         for name, value in arguments.items():
             kinds = expected[name][0]
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise BadRequest(f"{verb}: {name} must be a {' or '.join(kind.__name__ for kind in kinds)}")
+                raise BadRequest(
+                    f"{verb}: expected {name} as {' or '.join(kind.__name__ for kind in kinds)}, found {str(value)[:50]!r}"
+                )
         return function(**arguments)
 
     def _plugin(self, name: str) -> dict[str, Any]:
@@ -111,6 +113,8 @@ class Verbs:
         return f"{name} runs with isolation {self._loader.record(name).isolation} now"
 
     def _drain(self, name: str, timeout: float = 10.0) -> str:
+        if self._loader.record(name).lane is None:
+            raise BadRequest(f"{on_one_line(name)} is not loaded: there is nothing to drain")
         self._told("drain", name)
         empty = self._host.drain(name, min(max(0.0, timeout), _LONGEST_DRAIN))
         return f"{name} takes no new calls" + ("" if empty else f"; after {timeout:g} s some still run")

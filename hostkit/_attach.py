@@ -70,21 +70,21 @@ class Attached:
         self._idle: list[_Connection] = []
         self._closed = False
 
-    def ask(self, verb: str, /, *, timeout: float = _TIMEOUT, **arguments: Any) -> Any:  # Any: JSON data
-        """Return the answer. Raises ``NotRunning`` where none comes within ``timeout`` seconds, and ``Refused``."""
+    def ask(self, verb: str, /, *, within: float = _TIMEOUT, **arguments: Any) -> Any:  # Any: JSON data
+        """Return the answer. Raises ``NotRunning`` where none comes ``within`` seconds, and ``Refused``."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None:
             try:
-                return self._asked(connection, verb, arguments, timeout)
+                return self._asked(connection, verb, arguments, within)
             except NotRunning:
                 if connection.answered:  # it was the host, not a connection that had grown old
                     raise
-        return self._asked(_Connection(self.path, timeout), verb, arguments, timeout)
+        return self._asked(_Connection(self.path, within), verb, arguments, within)
 
-    def _asked(self, connection: _Connection, verb: str, arguments: dict[str, Any], timeout: float) -> Any:
+    def _asked(self, connection: _Connection, verb: str, arguments: dict[str, Any], within: float) -> Any:
         try:
-            answer = connection.ask(verb, arguments, timeout)
+            answer = connection.ask(verb, arguments, within)
         except BaseException:
             connection.close()
             raise
@@ -117,14 +117,14 @@ class Attached:
 class _Connection:
     """One connection, one question at a time."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, within: float) -> None:
         self.answered = True  # whether the question was sent in vain because the other side had hung up long before
         self._path = path
         self._numbers = itertools.count(1)
         self._part = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(timeout)
+            self._socket.settimeout(within)
             self._socket.connect(os.fspath(path))
             answer = self._exchange({"key": _key(path)})
         except OSError as error:
@@ -137,16 +137,16 @@ class _Connection:
             self._socket.close()
             raise Refused(str(answer["error"].get("message", "")))
 
-    def ask(self, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def ask(self, verb: str, arguments: dict[str, Any], within: float) -> dict[str, Any]:
         """Return the answer's object. Raises ``NotRunning``."""
         number = next(self._numbers)
         self.answered = True
         try:
-            self._socket.settimeout(timeout)
+            self._socket.settimeout(within)
             answer = self._exchange({"id": number, "verb": verb, "arguments": arguments})
         except TimeoutError as error:
             raise NotRunning(
-                f"{self._path}: the host did not answer {verb!r} within {timeout:g} s; is it stopped or very busy?"
+                f"{self._path}: the host did not answer {verb!r} within {within:g} s; is it stopped or very busy?"
             ) from error
         except OSError as error:
             self.answered = False

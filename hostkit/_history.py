@@ -99,6 +99,8 @@ class History:
         self.events.add({**said, "text": str(event)[:_MOST]})
 
     def _line(self, line: Line) -> None:
+        if line.level == "DEBUG" and not line.source:
+            return  # one for each refused call
         text = on_one_line(line.text[:_MOST])
         said = {"at": line.at, "level": line.level, "text": text, "request_id": line.request_id, "source": line.source}
         self.lines(line.plugin).add(said)

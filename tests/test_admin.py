@@ -124,10 +124,12 @@ def test_only_what_is_new_is_told_again(watched: hostkit.Host, ask: Any) -> None
 
 def test_an_operator_moves_drains_and_restarts_a_plugin(watched: hostkit.Host, ask: Any) -> None:
     watched.load("flaky")
-    assert ask("isolate", name="flaky", place="process", timeout=30.0) == "flaky runs with isolation process now"
+    assert ask("isolate", name="flaky", place="process", within=30.0) == "flaky runs with isolation process now"
     assert watched.execute("flaky", 1) == 1
     assert plugin(ask)["isolation"] == "process"
-    ask("drain", name="flaky")
+    with pytest.raises(Refused, match="expected timeout as int or float"):
+        ask("drain", name="flaky", timeout="soon")
+    ask("drain", name="flaky", timeout=1)
     assert plugin(ask)["state"] == "draining"
     with pytest.raises(hostkit.Draining):
         watched.execute("flaky", 1)
@@ -136,6 +138,11 @@ def test_an_operator_moves_drains_and_restarts_a_plugin(watched: hostkit.Host, a
     pids = {worker["pid"] for worker in plugin(ask)["workers"]}
     ask("restart", name="flaky")
     assert pids.isdisjoint({worker["pid"] for worker in plugin(ask)["workers"]})
+
+
+def test_what_is_not_loaded_cannot_be_drained(watched: hostkit.Host, ask: Any) -> None:
+    with pytest.raises(Refused, match="is not loaded"):
+        ask("drain", name="flaky")
 
 
 def test_restarts_are_counted_and_their_cpu_seconds_stay(watched: hostkit.Host, ask: Any, until: Any) -> None:

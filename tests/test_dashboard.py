@@ -52,7 +52,7 @@ class FakeHost:
         self.names = ["p"]
         self.description = ""
 
-    def ask(self, verb: str, /, *, timeout: float = 5.0, **arguments: Any) -> Any:
+    def ask(self, verb: str, /, *, within: float = 5.0, **arguments: Any) -> Any:
         assert self.open.wait(20)
         if self.error is not None:
             raise self.error

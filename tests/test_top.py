@@ -219,9 +219,9 @@ class Fake:
         self.told: dict[str, Any] = {"config": {}, "runs": None, "errors": []}
         self.more: dict[str, Any] = {}
 
-    def ask(self, verb: str, /, *, timeout: float, **arguments: Any) -> Any:
+    def ask(self, verb: str, /, *, within: float, **arguments: Any) -> Any:
         if self.silent is not None:
-            self.silent.wait(timeout)
+            self.silent.wait(within)
         if self.fails:
             raise Gone(self.fails)
         if verb in ("snapshot", "log", "events", "plugin"):

@@ -133,14 +133,14 @@ class Dashboard:
         arguments = action.model_dump(exclude={"verb"})
         words = " ".join([action.verb, on_one_line(action.name), *([action.place] if isinstance(action, _Isolate) else [])])
         try:
-            answer = await self._asked(action.verb, timeout=_DEED, **arguments)
+            answer = await self._asked(action.verb, within=_DEED, **arguments)
         except HostkitError as error:
             tell("WARNING", f"{words} from the dashboard: {type(error).__name__}: {error}", plugin=action.name)
             raise
         tell("INFO", f"{words} from the dashboard: done", plugin=action.name)
         return _json({"answer": answer})
 
-    async def _asked(self, verb: str, /, *, timeout: float = _QUESTION, **arguments: object) -> Any:  # Any: JSON data
+    async def _asked(self, verb: str, /, *, within: float = _QUESTION, **arguments: object) -> Any:  # Any: JSON data
         """Ask on a thread of its own: a daemon, because nobody's exit waits for a host that is stopped."""
         if self._questions >= _QUESTIONS:
             raise Crowded(f"{_QUESTIONS} questions to the host are open already")
@@ -149,7 +149,7 @@ class Dashboard:
 
         def ask() -> None:
             try:
-                result, error = self._host.ask(verb, timeout=timeout, **arguments), None
+                result, error = self._host.ask(verb, within=within, **arguments), None
             except BaseException as raised:  # it is the loop's to tell
                 result, error = None, raised
             with suppress(RuntimeError):  # the loop is closed

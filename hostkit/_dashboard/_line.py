@@ -12,7 +12,7 @@ from .._attach import Attached, NotRunning, Running
 class Host(Protocol):
     """A running host, as ``Attached`` is one. Thread-safe."""
 
-    def ask(self, verb: str, /, *, timeout: float = ..., **arguments: Any) -> Any:  # Any: JSON data
+    def ask(self, verb: str, /, *, within: float = ..., **arguments: Any) -> Any:  # Any: JSON data
         """Return the answer. Raises ``NotRunning`` and ``Refused``."""
         ...
 
@@ -25,10 +25,10 @@ class Line:
         self._app = app
         self._find = find
 
-    def ask(self, verb: str, /, *, timeout: float = 5.0, **arguments: Any) -> Any:  # Any: JSON data
+    def ask(self, verb: str, /, *, within: float = 5.0, **arguments: Any) -> Any:  # Any: JSON data
         """Return the answer. Raises ``NotRunning`` and ``Refused``."""
         try:
-            return self._attached.ask(verb, timeout=timeout, **arguments)
+            return self._attached.ask(verb, within=within, **arguments)
         except NotRunning as error:
             # Only what changes nothing is asked of another process than was meant.
             path = self._successor() if verb == "snapshot" and not is_silence(error) else None
@@ -36,7 +36,7 @@ class Line:
                 raise
         gone, self._attached = self._attached, Attached(path)
         gone.close()
-        return self._attached.ask(verb, timeout=timeout, **arguments)
+        return self._attached.ask(verb, within=within, **arguments)
 
     def close(self) -> None:
         """Hang up. Idempotent."""

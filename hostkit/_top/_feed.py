@@ -23,7 +23,7 @@ _LOOK, _ACT, _SHOW = 5.0, 120.0, 10.0
 class Asked(Protocol):
     """The host that is watched. Thread-safe; questions at the same time don't wait for each other."""
 
-    def ask(self, verb: str, /, *, timeout: float, **arguments: Any) -> Any:
+    def ask(self, verb: str, /, *, within: float, **arguments: Any) -> Any:
         """Return the host's answer, as JSON data. Raises ``HostkitError``."""
         ...
 
@@ -73,7 +73,7 @@ class Feed:
 
     def question(self, verb: str, **arguments: Any) -> Any:  # JSON data
         """Ask something beside a snapshot, on the feed's thread. Raises ``HostkitError``."""
-        return self._host.ask(verb, timeout=_LOOK, **arguments)
+        return self._host.ask(verb, within=_LOOK, **arguments)
 
     def _run(self) -> None:
         while not self._stopped:
@@ -85,7 +85,7 @@ class Feed:
 
     def _look(self) -> None:
         try:
-            answer = Answer(self._host.ask("snapshot", timeout=_LOOK))
+            answer = Answer(self._host.ask("snapshot", within=_LOOK))
         except HostkitError as error:
             answer = Answer(None, str(error))
         self._handled.clear()
@@ -105,7 +105,7 @@ def act(host: Asked, verb: str, arguments: dict[str, Any], done: Callable[[Any, 
 
     def run() -> None:
         try:
-            answer, error = host.ask(verb, timeout=_ACT, **arguments), None
+            answer, error = host.ask(verb, within=_ACT, **arguments), None
         except HostkitError as failed:
             answer, error = None, failed
         with suppress(RuntimeError):  # the screen was closed meanwhile
