@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from hostkit import testing
 
-# Whoever waits longer than this on a loaded machine waits in vain.
-expect.set_options(timeout=20_000)
+if TYPE_CHECKING:  # the other tests' collection comes by here, where there is no Playwright
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 # Chromium's. Without the fourth it keeps asking hosts that a closed network refuses; without the first, root can't start it.
 ARGUMENTS = [
@@ -177,6 +176,10 @@ def world(new_world: Callable[[], Any]) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
+    from playwright.sync_api import expect, sync_playwright
+
+    # Whoever waits longer than this on a loaded machine waits in vain.
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=os.environ.get("HOSTKIT_TEST_CHROMIUM") or shutil.which("chromium"), args=ARGUMENTS

@@ -61,7 +61,7 @@ export class Plot {
     for (const tick of ticks) {
       const y = this.y(tick);
       yield node("line", { class: "grid", x1: x0, x2: x1, y1: y, y2: y });
-      yield label(x0 - 8, y + 4, "end", this.format(tick));
+      yield label(x0 - 8, y + 4, "end", this.format(tick).replace(/\.0+(?!\d)/, ""));
     }
     const step = this.seconds > 300 ? 120 : 30;
     for (let ago = 0; ago <= this.seconds; ago += step) {

@@ -19,18 +19,19 @@ const known = (format) => (number) => (number === null || number === undefined ?
 
 export const count = known((number) => Math.round(number).toLocaleString("en"));
 
+// As many digits in each cell of a column as in the next one.
 export const rate = known((number) => {
   if (number === 0) return "0";
   if (number >= 1e6) return `${(number / 1e6).toFixed(1)}M`;
   if (number >= 10000) return `${(number / 1000).toFixed(1)}k`;
-  return number >= 100 ? Math.round(number).toLocaleString("en") : number >= 10 ? number.toFixed(1).replace(".0", "") : number.toFixed(number < 1 ? 2 : 1).replace(/\.0+$/, "");
+  return number >= 100 ? Math.round(number).toLocaleString("en") : number.toFixed(number < 1 ? 2 : 1);
 });
 
 export const seconds = known((number) => {
   if (number === 0) return "0";
   const [unit, factor] = number < 1e-3 ? ["µs", 1e6] : number < 1 ? ["ms", 1e3] : ["s", 1];
   const scaled = number * factor;
-  return `${scaled >= 100 ? Math.round(scaled) : scaled >= 10 ? scaled.toFixed(1).replace(".0", "") : scaled.toFixed(2).replace(/\.?0+$/, "")} ${unit}`;
+  return `${scaled >= 100 ? Math.round(scaled) : scaled.toFixed(scaled >= 10 ? 1 : 2)} ${unit}`;
 });
 
 export const bytes = known((number) => {
