@@ -8,8 +8,8 @@ It is put in front of the record's verbs while somebody watches, and taken away 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -184,52 +184,38 @@ class Observed:
             self._end(call)
         return answer
 
-    async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
-        """Answer one call without blocking the running event loop."""
-        call = self._begin(context, "execute")
+    @contextmanager
+    def _observing(self, context: ExecutionContext, verb: str, hook: str = "") -> Iterator[None]:
+        """Watch what the block does; what ``call`` does, written out."""
+        call = self._begin(context, verb, hook)
         try:
-            return await self._record.acall(context, request, shape)
+            yield
+        except GeneratorExit:  # the caller had enough of a stream
+            raise
         except BaseException as error:
             call.failed(error)
             raise
         finally:
             self._end(call)
+
+    async def acall(self, context: ExecutionContext, request: object, shape: Shape) -> Any:
+        """Answer one call without blocking the running event loop."""
+        with self._observing(context, "execute"):
+            return await self._record.acall(context, request, shape)
 
     def stream(self, context: ExecutionContext, request: object, shape: Shape) -> Generator[Any, None, None]:
         """Answer one call item by item."""
-        call = self._begin(context, "stream")
-        try:
+        with self._observing(context, "stream"):
             yield from self._record.stream(context, request, shape)
-        except GeneratorExit:  # the caller had enough
-            raise
-        except BaseException as error:
-            call.failed(error)
-            raise
-        finally:
-            self._end(call)
 
     async def astream(self, context: ExecutionContext, request: object, shape: Shape) -> AsyncIterator[Any]:
         """Answer one call item by item, without blocking the running event loop."""
-        call = self._begin(context, "stream")
-        try:
+        with self._observing(context, "stream"):
             async with aclosing(self._record.astream(context, request, shape)) as items:  # type: ignore[type-var]  # it is one that can be closed
                 async for item in items:
                     yield item
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            call.failed(error)
-            raise
-        finally:
-            self._end(call)
 
     def call_hook(self, context: ExecutionContext, name: str, arguments: Mapping[str, object], crossing: Crossing) -> Any:
         """Call one hook implementation."""
-        call = self._begin(context, "hook", name)
-        try:
+        with self._observing(context, "hook", name):
             return self._record.call_hook(context, name, arguments, crossing)
-        except BaseException as error:
-            call.failed(error)
-            raise
-        finally:
-            self._end(call)
