@@ -79,6 +79,11 @@ def test_an_error_shows_its_traceback_and_hostile_texts_stay_text(shared: Any, o
     shown = page.locator("main").inner_text()
     assert not set(shown) & {"\x1b", "\u202e"}
     expect(page.locator("#p-outcomes")).to_contain_text("PluginFailed")
+    expect(page.locator("#p-errors-count")).to_contain_text("newer ones")
+    read = error.locator("summary time").text_content()
+    expect(error.locator("summary time")).to_have_text(read)
+    error.locator("summary").click()
+    expect(page.locator("#p-errors-count")).to_have_text(re.compile(r"the last \d+"))
 
 
 def test_a_plugin_is_moved_to_a_worker_by_a_click_and_back(world: Any, opened: Callable[..., Page]) -> None:

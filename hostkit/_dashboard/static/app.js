@@ -399,10 +399,16 @@ const askForEvents = single(async () => {
 
 const drawn = new Map();
 
-function renderEvents(target, entries, named) {
-  const text = JSON.stringify(entries);
-  if (drawn.get(target) === text) return;
+// Whether something else is to be drawn there than was; what stays is not drawn again, for it may be selected.
+function isNews(target, data) {
+  const text = JSON.stringify(data) ?? "";
+  if (drawn.get(target) === text) return false;
   drawn.set(target, text);
+  return true;
+}
+
+function renderEvents(target, entries, named) {
+  if (!isNews(target, entries)) return;
   const items = entries.slice().reverse().map(({ at, type, plugin, level, text }) => {
     const item = make("li", `level-${levelOf(level)}`, make("time", "", moment(at)), make("span", "kind", oneLine(type, 60)));
     if (named) item.append(make("span", "of", plugin ? pluginLink(plugin) : ""));
@@ -504,18 +510,14 @@ function renderOutcomes(outcomes) {
   });
 }
 
-let told = "";
-
 const askForPlugin = single(async () => {
   const name = page.name;
   const answer = await ask("/api/plugin", { name });
-  const text = JSON.stringify(answer);
-  if (page.name !== name || text === told) return;
-  told = text;
+  if (page.name !== name) return;
   renderErrors(answer.errors ?? []);
   const runs = answer.runs ?? {};
   const parts = { "p-config": answer.config, "p-manifest": answer.manifest, "p-granted": grantsOf(runs), "p-limits": limitsOf(runs) };
-  for (const [id, part] of Object.entries(parts)) $(id).replaceChildren(tree(part));
+  for (const [id, part] of Object.entries(parts)) if (isNews($(id), part)) $(id).replaceChildren(tree(part));
 });
 
 function grantsOf({ granted = {}, not_granted: refused = [] }) {
@@ -523,18 +525,28 @@ function grantsOf({ granted = {}, not_granted: refused = [] }) {
 }
 
 function limitsOf({ limits = {}, held_by: held = {}, warning }) {
-  const lines = Object.entries(limits).map(([key, value]) => [key, held[key] ? `${value} – ${[held[key]].flat().join(", ")}` : value]);
-  return Object.fromEntries(warning ? [...lines, ["warning", warning]] : lines);
+  const shown = Object.entries(limits).map(([key, value]) => [key.replace(/_bytes$/, ""), key.endsWith("_bytes") ? bytes(value) : value]);
+  return { ...Object.fromEntries(shown), ...(Object.keys(held).length ? { "held by": held } : {}), ...(warning ? { warning } : {}) };
 }
 
+let newest = [];
+
 function renderErrors(errors) {
+  newest = errors;
+  const target = $("p-errors");
+  if (target.querySelector("details[open]")) {
+    // Nobody's reading is disturbed, however fast errors come.
+    const latest = target.firstChild.dataset.at;
+    write($("p-errors-count"), latest === String(errors.at(-1)?.at) ? "" : "there are newer ones, shown when the open one is closed");
+    return;
+  }
   write($("p-errors-count"), errors.length ? `the last ${errors.length}` : "");
-  const open = new Set([...$("p-errors").querySelectorAll("details[open]")].map((one) => one.dataset.key));
+  if (!isNews(target, errors)) return;
   const items = errors.slice().reverse().map((error) => {
     const summary = make("summary", "", make("time", "", moment(error.at)), make("span", "kind", oneLine(error.type, 80) + (error.times > 1 ? ` × ${error.times.toLocaleString("en")}` : "")), make("span", "text", foreign(error.message, 300)));
     const item = make("details", "", summary);
-    item.dataset.key = `${error.at} ${error.request_id}`;
-    item.open = open.has(item.dataset.key);
+    item.dataset.at = error.at;
+    item.addEventListener("toggle", () => { if (!item.open && item.isConnected) renderErrors(newest); });
     const about = make("dl", "about");
     pairs(about, [["request", oneLine(error.request_id, 100) || "–"], ["phase", oneLine(error.phase, 40) || "–"], ...(error.remote_type ? [["raised", oneLine(error.remote_type, 100)]] : [])]);
     item.append(about, make("pre", "message", plain(error.message, 4000)));
@@ -586,8 +598,10 @@ const askForLog = single(async () => {
 
 function logLine({ at, level, text, request_id, source }) {
   const line = make("div", `entry level-${levelOf(level)}`, make("time", "", clock(at)), make("span", "kind", levelName(level).toLowerCase()));
-  line.append(make("span", "of", oneLine(source || "log", 10)), make("span", "text", foreign(text, 4000)));
-  if (request_id) line.title = `request ${oneLine(request_id, 100)}`;
+  // A plugin's own loggers have long names; hostkit's lines about it have none.
+  const from = source === "stdout" || source === "stderr" ? source : source ? "plugin" : "host";
+  line.append(make("span", "of", from), make("span", "text", foreign(text, 4000)));
+  line.title = [from === "plugin" && `logger ${oneLine(source, 100)}`, request_id && `request ${oneLine(request_id, 100)}`].filter(Boolean).join(", ");
   line.dataset.level = levelNumber(level);
   sieve(line);
   return line;
@@ -622,7 +636,6 @@ async function perform(key) {
     say(error instanceof Refused ? `${button}: ${error.type ? `${oneLine(error.type, 60)}: ` : ""}${plain(error.message, 800)}` : `${button}: no answer from the dashboard.`, "bad");
   } finally {
     page.busy = false;
-    told = "";
     render();
   }
 }
@@ -657,12 +670,11 @@ function go() {
   page.name = name;
   $("overview").hidden = name !== null;
   $("plugin").hidden = name === null;
-  told = "";
   log.next = 0;
   log.name = null;
   say("", "");
   $("p-log").replaceChildren();
-  $("p-events").replaceChildren();
+  for (const id of ["p-events", "p-errors", "p-config", "p-manifest", "p-granted", "p-limits"]) $(id).replaceChildren();
   drawn.clear();
   for (const kept of page.stores.keys()) if (kept !== "" && kept !== name) page.stores.delete(kept);
   load(name ?? "");
