@@ -39,7 +39,7 @@ def top(images: Path) -> None:
     with _application() as pid:
         _until_open(pid)
         asked = {
-            "TEXTUAL_SCREENSHOT": str(PERIOD + 3),
+            "TEXTUAL_SCREENSHOT": str(PERIOD + 2),
             "TEXTUAL_SCREENSHOT_LOCATION": str(images),
             "TEXTUAL_SCREENSHOT_FILENAME": "top.svg",
         }
