@@ -12,6 +12,7 @@ from ._admin_socket import AdminSocket, named
 from ._decided import words
 from ._errors import HostkitError
 from ._history import History
+from ._lane import Lane
 from ._loader import Loader
 from ._log import on_one_line, tell
 from ._opener import where_it_runs
@@ -93,7 +94,7 @@ class Verbs:
             "distribution": "" if shown is None else f"{shown.distribution} {shown.version}".strip(),
             "manifest": dict(shown.manifest_data) if shown is not None else {},
             "config": shown_config(record.config.config, () if lane is None else lane.backend.settings_shown),
-            "runs": None if lane is None else where_it_runs(lane.decided),
+            "runs": None if lane is None else _runs(lane),
             "errors": self._history.errors(name).after(0)["entries"],
         }
 
@@ -129,6 +130,16 @@ class Verbs:
 
     def _told(self, verb: str, about: str) -> None:
         tell("INFO", f"an operator asked by the admin socket: {verb} {on_one_line(about[:200])}")
+
+
+def _runs(lane: Lane) -> dict[str, Any]:
+    """Say where a plugin runs; its limits by the names that they are set by, as ``held_by`` says what holds each."""
+    limits = lane.decided.settings.limits or {}
+    named = {_IN_MB.get(name, f"max_{name}"): int(value) >> 20 if name in _IN_MB else value for name, value in limits.items()}
+    return {**where_it_runs(lane.decided), "limits": named}
+
+
+_IN_MB = {"memory_bytes": "max_memory_mb", "temporary_bytes": "max_temporary_mb"}
 
 
 _NAME = ((str,), True)

@@ -113,6 +113,19 @@ def test_refusals_do_not_push_out_what_the_plugin_raised(watched: hostkit.Host, 
     assert [(error["type"], error["times"]) for error in errors] == [("PluginFailed", 1)] * 5 + [("CircuitOpen", 195)]
 
 
+def test_a_limit_has_the_name_by_which_it_says_what_holds_it(
+    new_host: Callable[..., hostkit.Host], install: Callable[..., str]
+) -> None:
+    install("bounded", FLAKY)
+    config = {"plugins": {"bounded": {"resources": {"max_memory_mb": 256, "max_open_files": 64}}}}
+    host = new_host(admin=True, config=config)
+    host.load("bounded", isolation="process")
+    with Attached(found()[0].path) as attached:
+        runs = attached.ask("plugin", name="bounded")["runs"]
+    assert runs["limits"] == {"max_memory_mb": 256, "max_open_files": 64}
+    assert runs["held_by"].keys() == runs["limits"].keys()
+
+
 def test_only_what_is_new_is_told_again(watched: hostkit.Host, ask: Any) -> None:
     watched.load("flaky")
     first = ask("events")
