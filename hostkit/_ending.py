@@ -76,7 +76,7 @@ class Ending:
         return "; ".join(line.strip() for line in lines[:_FRAMES])
 
     def error(self, *, plugin: str, request_id: str = "", phase: str = "execute") -> Any:  # Any: a CallError
-        """Return what to raise for a call, or a start, that this death cut off."""
+        """Return what to raise for a call, or a start, that this death cut off; with an empty ``phase``, for nobody in particular."""
         kind, text, extra = self._classified()
         where: dict[str, Any] = {"plugin": plugin, "request_id": request_id, "phase": phase, **extra}
         if issubclass(kind, WorkerLost):
@@ -86,8 +86,8 @@ class Ending:
                 stderr_tail=self.stderr_tail,
                 fault_dump=self.fault_dump,
             )
-        while_ = {"execute": "while it ran a call", "start": "while it started"}.get(phase, f"in {phase}")
-        error = kind(f"plugin {plugin!r}: {text} {while_}{self._last_words()}", **where)
+        while_ = {"execute": " while it ran a call", "start": " while it started", "": ""}.get(phase, f" in {phase}")
+        error = kind(f"plugin {plugin!r}: {text}{while_}{self._last_words()}", **where)
         for name, shown in (("fault dump", self.fault_dump), ("last words on stderr", self.stderr_tail)):
             if shown:
                 error.add_note(f"\n--- {name} of the worker ---\n{shown.rstrip()}")

@@ -121,6 +121,11 @@ class Host(_Around):
         return self._loader.telemetry.metrics()
 
     @property
+    def admin(self) -> Path | None:
+        """Where programs of the same user can ask this host; None where they can't."""
+        return None if self._admin is None else self._admin.path
+
+    @property
     def specs(self) -> dict[str, PluginSpec]:
         """What is installed now and counts by ``[discovery]``, by name, sorted; nothing is imported. A broken plugin is a row with its
         ``error``."""

@@ -18,6 +18,8 @@ from ._worker._failure import message, type_name
 
 T = TypeVar("T")
 
+# Seconds after which one write is taken to be stuck.
+_STUCK = 5.0
 # Seconds between two looks of the thread, so that nobody who offers has to wake it; and how many in vain until it ends.
 _PAUSE, _IN_VAIN = 0.05, 20
 
@@ -60,6 +62,12 @@ class Outlet(Generic[T]):
         """Seconds that the ``write`` which runs now has taken; 0 where none runs."""
         since = self._writing_since
         return time.monotonic() - since if since else 0.0
+
+    def state(self) -> dict[str, object]:
+        """Return how it is doing, as JSON data: how many are ``sent``, ``dropped`` and ``waiting``, and what the ``trouble`` is."""
+        stuck = self.stuck_for
+        trouble = f"stuck for {stuck:.0f} s" if stuck > _STUCK else self.trouble
+        return {"sent": self.sent, "dropped": self.dropped, "waiting": self.waiting, "trouble": trouble}
 
     def offer(self, item: T) -> bool:
         """Put something in the queue; return whether a thread is there to write it. Never waits and never raises. After ``close`` it is

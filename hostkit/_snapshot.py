@@ -20,6 +20,7 @@ from ._lane import Lane
 from ._loader import Loader
 from ._observing import Observed
 from ._record import Record
+from ._sinks import lines
 from ._spec import PluginSpec
 from ._vitals import NONE, Vitals, own
 
@@ -50,7 +51,7 @@ class Snapshots:
             "plugins": [
                 self._plugin(name, records.get(name), specs.get(name)) for name in sorted({*specs, *records} - {*specs.kept_out})
             ],
-            "exporters": [delivery.state() for delivery in loader.telemetry.deliveries],
+            "exporters": [*(delivery.state() for delivery in loader.telemetry.deliveries), {"name": "log", **lines.state()}],
         }
 
     def _plugin(self, name: str, record: Record | None, spec: PluginSpec | None) -> dict[str, Any]:

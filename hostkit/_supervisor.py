@@ -275,12 +275,13 @@ class Supervisor:
             return
         self._fill()
         assert link.ending is not None
-        why = link.ending.error(plugin=self._name) if link.ready else link.introduced.exception()
+        why = link.ending.error(plugin=self._name, phase="") if link.ready else link.introduced.exception()
         if self._recycling is not None and self._recycling.kept(link):
             return
         own_doing = link.ending.own_doing or not link.ready
         if not link.dismissed:
-            self._happened(WorkerEnded(self._name, link.pid, type(why).__name__, str(why)))
+            said = str(why).removeprefix(f"plugin {self._name!r}: ")
+            self._happened(WorkerEnded(self._name, link.pid, type(why).__name__, said))
         if not followed:
             self._replace(count=own_doing, why=str(why))
         elif own_doing and not link.dismissed:

@@ -190,11 +190,8 @@ class Delivery:
 
     def state(self) -> dict[str, Any]:
         """Return how it is doing, as JSON data: how many calls and events it has told, dropped and has waiting, and what is wrong."""
-        outlet = self._outlet
-        stuck = outlet.stuck_for
-        trouble = f"stuck for {stuck:.0f} s" if stuck > _STUCK else outlet.trouble
-        sent = self.exporter.asked if isinstance(self.exporter, Exposition) else outlet.sent
-        return {"name": self.name, "sent": sent, "dropped": outlet.dropped, "waiting": outlet.waiting, "trouble": trouble}
+        asked = {"sent": self.exporter.asked} if isinstance(self.exporter, Exposition) else {}
+        return {"name": self.name, **self._outlet.state(), **asked}
 
     def close(self, timeout: float) -> None:
         """Tell what waits, and let go of the exporter. Idempotent."""
@@ -207,7 +204,3 @@ class Delivery:
     def forget(self) -> None:
         """Begin anew in a fork."""
         self._outlet.forget()
-
-
-# Seconds after which one record that is being told is taken to be stuck.
-_STUCK = 5.0
