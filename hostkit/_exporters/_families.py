@@ -193,7 +193,7 @@ def _of_exporters() -> list[Metric]:
     return [
         CounterMetricFamily(
             "hostkit_exporter_sent",
-            "Calls and events that were passed on; of prometheus, how often it was read.",
+            "Calls and events that were passed on; of prometheus, how often it was read; of log, lines of the host's log.",
             labels=each,
         ),
         CounterMetricFamily(
