@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Upper bounds of the buckets in seconds, 1 µs to 80 s. Ten a decade (the R10 series of preferred numbers, ISO 3, rounded): a quantile
 # is known to a quarter of itself, and 1, 2.5 and 5 of each decade are among them.
@@ -30,6 +31,19 @@ class Reading:
     def calls(self) -> int:
         """How many calls ended."""
         return sum(self.outcomes.values())
+
+    @property
+    def errors(self) -> int:
+        """How many of them ended with an error; one whose caller had left by then is nobody's error."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome not in _NO_ERROR)
+
+    @classmethod
+    def of(cls, calls: Mapping[str, Any]) -> Reading:  # Any: JSON data
+        """Return a reading that has come as JSON data, with these names for its parts."""
+        return cls(dict(calls["outcomes"]), float(calls["seconds"]), tuple(calls["buckets"]))
+
+
+_NO_ERROR = ("ok", "Interrupted")
 
 
 class Meter:

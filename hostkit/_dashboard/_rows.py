@@ -11,8 +11,6 @@ from .._meter import BOUNDS, Reading, between, quantile
 
 Snapshot = Mapping[str, Any]  # Any: JSON data, in the shape that the host's _snapshot module draws
 
-# Outcomes that are nobody's failure: whoever called has left.
-_NO_ERROR = ("ok", "Interrupted")
 # More plugins than this are not shown; what is kept for each has a bound.
 MOST_PLUGINS = 1000
 _LONG = 1000
@@ -109,11 +107,11 @@ def _traffic_by_plugin(before: Snapshot, after: Snapshot) -> dict[str, Traffic]:
 
 def _reading(plugin: Mapping[str, Any]) -> Reading:
     calls = plugin["calls"]
-    return _NOTHING if calls is None else Reading(calls["outcomes"], calls["seconds"], tuple(calls["buckets"]))
+    return _NOTHING if calls is None else Reading.of(calls)
 
 
 def _traffic(readings: Sequence[Reading], seconds: float) -> Traffic:
-    errors = sum(count for reading in readings for outcome, count in reading.outcomes.items() if outcome not in _NO_ERROR)
+    errors = sum(reading.errors for reading in readings)
     buckets = [sum(column) for column in zip(*(reading.buckets for reading in readings), strict=True)]
     return Traffic(
         sum(reading.calls for reading in readings) / seconds, errors / seconds, quantile(buckets, 0.5), quantile(buckets, 0.99)

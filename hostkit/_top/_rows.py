@@ -132,12 +132,7 @@ def same_host(one: Snapshot, other: Snapshot) -> bool:
 def reading(plugin: Mapping[str, Any]) -> Reading | None:
     """Return what the meter of one plugin in a snapshot has counted; None where it has none."""
     calls = plugin["calls"]
-    return calls and Reading(dict(calls["outcomes"]), float(calls["seconds"]), tuple(calls["buckets"]))
-
-
-def failed(counted: Reading) -> int:
-    """Return how many calls did not end well."""
-    return sum(count for outcome, count in counted.outcomes.items() if outcome != "ok")
+    return None if calls is None else Reading.of(calls)
 
 
 def _row(before: Mapping[str, Any] | None, after: Mapping[str, Any], seconds: float) -> Row:
@@ -154,7 +149,7 @@ def _row(before: Mapping[str, Any] | None, after: Mapping[str, Any], seconds: fl
         health=str(after["health"]["status"]),
         says=str(after["health"]["message"] or ""),
         calls=None if known is None else known.calls / seconds,
-        errors=None if known is None else failed(known) / seconds,
+        errors=None if known is None else known.errors / seconds,
         p50=None if known is None else quantile(known.buckets, 0.5),
         p99=None if known is None else quantile(known.buckets, 0.99),
         in_flight=int(after["in_flight"]),
