@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 # Above the host's own numbers, so that no two calls of a worker share one.
 _ids = itertools.count(1 << 62)
+
+
+def _id(number: int) -> int:
+    """Return the id by which a call crosses. What is added is no secret to keep: a worker that is asked may answer wrongly, too."""
+    return number | getrandbits(22) << 40
 
 
 class Asked:
@@ -43,7 +49,7 @@ class Asked:
 
     def again(self, context: ExecutionContext) -> Asked:
         """Return the same call for another worker."""
-        return Asked(context, next(_ids), self._payload, self._meta, self._flags, self.beside)
+        return Asked(context, _id(next(_ids)), self._payload, self._meta, self._flags, self.beside)
 
     def start(self, channel: Channel) -> None:
         """Send what goes without waiting."""
@@ -78,7 +84,7 @@ def request_call(
     """Return a request's call, with the number that the host gave it where it has one of its own."""
     own = context._request_id
     said = _beside(context, default_timeout)
-    call_id = context._call_id = own if isinstance(own, int) and context._attempt == 1 else next(_ids)
+    call_id = context._call_id = _id(own if isinstance(own, int) and context._attempt == 1 else next(_ids))
     return Asked(context, call_id, payload, json.dumps(said).encode() if said else b"", flags, beside)
 
 
@@ -94,7 +100,7 @@ def hook_call(
 ) -> Asked:
     """Return a hook's call."""
     said = {**_beside(context, default_timeout), "hook": hook, "arguments": arguments}
-    return Asked(context, next(_ids), payload, json.dumps(said).encode(), flags, beside)
+    return Asked(context, _id(next(_ids)), payload, json.dumps(said).encode(), flags, beside)
 
 
 def _beside(context: ExecutionContext, default_timeout: float) -> dict[str, Any]:

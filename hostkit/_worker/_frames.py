@@ -47,6 +47,10 @@ HEADER_SIZE = HEADER.size
 (BOOT, READY, CALL, RESULT, ERROR, ITEM, END, PING, PONG, HEALTH, INFO, CLOSE, GOODBYE, CANCEL, MEMORY) = range(1, 16)
 _KINDS = frozenset(range(1, 16))
 
+# The bits of a call's id that are its number, by which the log knows it; the others are the host's, and nobody can guess them who hasn't
+# read the call. So no answer lies ready for a call that hasn't come.
+NUMBER = 1 << 62 | (1 << 40) - 1
+
 # CALL only: the caller wants a typed answer, so computed fields stay out of it.
 ROUND_TRIP = 1
 # CALL only: meta names the hook to call instead of execute.

@@ -16,7 +16,7 @@ from . import _failure, _limits
 from ._arena import Arena
 from ._buffers import check_size, read, written
 from ._data import DataError
-from ._frames import CALL, END, ERROR, HOOK, ITEM, RESULT, ROUND_TRIP, Assembler, FrameError, notes_size, packed, send_all
+from ._frames import CALL, END, ERROR, HOOK, ITEM, NUMBER, RESULT, ROUND_TRIP, Assembler, FrameError, notes_size, packed, send_all
 from ._loaded import GENERATOR
 from ._output import current
 
@@ -200,7 +200,7 @@ class Server:
         if frame.kind != CALL:
             raise FrameError(f"a frame of kind {frame.kind} on a channel")
         call_id = self._begun[number] = frame.call_id
-        context = ExecutionContext(call_id, _caller=self._caller)
+        context = ExecutionContext(call_id & NUMBER, _caller=self._caller)
         if frame.timeout:
             context._timeout = self._default_timeout
             context._ends_at = time.monotonic() + frame.timeout  # what was left when the host sent it
